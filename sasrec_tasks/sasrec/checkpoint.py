@@ -1,0 +1,100 @@
+"""The state of an unfinished training in one safetensors file, replaced atomically."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One finished epoch, a row of the training history."""
+
+    epoch: int  # from 1
+    loss: float  # mean training loss over the epoch's positions
+    metric: float | None  # what early stopping looks at; None without validation
+    seconds: float  # training and validation
+    finished_at: str  # ISO 8601, UTC
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """All that the next epoch needs, but for what is drawn from seed and epoch number."""
+
+    weights: Weights
+    best: Weights  # weights of the best epoch so far
+    optimizer: Weights  # "<parameter number>.<name of moment>"
+    history: tuple[Epoch, ...]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training keeps its state after each epoch."""
+
+    path: Path
+    fingerprint: str
+    """Of settings and data; a state saved under another one is not resumed."""
+
+    def save(self, state: TrainingState) -> None:
+        """Replace the file: a reader sees the old state or the new one, whole."""
+        tensors = {
+            f"{part}/{name}": tensor.contiguous()
+            for part in ("weights", "best", "optimizer")
+            for name, tensor in getattr(state, part).items()
+        }
+        metadata = {
+            "fingerprint": self.fingerprint,
+            "history": json.dumps([asdict(epoch) for epoch in state.history]),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        save_file(tensors, beside, metadata=metadata)
+        os.replace(beside, self.path)
+
+    def load(self) -> TrainingState | None:
+        """The state saved last; None if there is none, it is damaged, or is of another training."""
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            log.warning("%s is damaged, training starts anew: %s", self.path, error)
+            return None
+        if metadata.get("fingerprint") != self.fingerprint:
+            log.warning("%s is of other settings or data, training starts anew", self.path)
+            return None
+        parts: dict[str, Weights] = {"weights": {}, "best": {}, "optimizer": {}}
+        for key, tensor in tensors.items():
+            part, name = key.split("/", 1)
+            parts[part][name] = tensor
+        history = tuple(Epoch(**row) for row in json.loads(metadata["history"]))
+        return TrainingState(history=history, **parts)
+
+
+def optimizer_moments(optimizer: torch.optim.Optimizer) -> Weights:
+    """The optimiser's tensors by parameter number and name, as safetensors can hold them."""
+    states = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": value for number, state in states.items() for name, value in state.items()}
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, moments: Weights) -> None:
+    """Undo `optimizer_moments`."""
+    states: dict[int, Weights] = {}
+    for key, value in moments.items():
+        number, name = key.split(".", 1)
+        states.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})

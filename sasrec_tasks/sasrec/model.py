@@ -1,0 +1,165 @@
+"""SASRec (Kang & McAuley, ICDM 2018): a causal transformer over a user's items.
+
+Pre-norm blocks, GELU feed-forward of four times the width, learned positions, output scores by
+the input embedding itself.
+
+Rows are laid out oldest first with the padding at the end, while *positions* are counted from the
+right: the most recent item of a row always has the last position, ``max_len - 1``. Under causal
+attention no real slot can then see a padded one, so padding needs no mask and influences nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sasrec_tasks.sasrec.sequences import PADDING
+
+
+@dataclass(frozen=True, kw_only=True)
+class SASRecConfig:
+    """Sizes of a model; with its weights, all that is needed to build it again."""
+
+    num_items: int
+    hidden_units: int = 50  # width d of embeddings and attention
+    num_blocks: int = 2
+    num_heads: int = 1
+    dropout_rate: float = 0.2  # on embeddings, attention weights and feed-forward
+    max_len: int = 50  # how many of the most recent items are read
+
+    def __post_init__(self) -> None:
+        for name in ("num_items", "hidden_units", "num_blocks", "num_heads", "max_len"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.hidden_units % self.num_heads:
+            raise ValueError(
+                f"hidden_units ({self.hidden_units}) must be divisible by num_heads ({self.num_heads})"
+            )
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f"dropout_rate must be in [0, 1), not {self.dropout_rate}")
+
+    def as_dict(self) -> dict[str, int | float]:
+        return asdict(self)
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask costs one random byte an element (the rate is rounded to 1/256).
+
+    On CPU, drawing a Bernoulli number per element takes a third of a training step; cutting
+    64-bit draws of the same generator into bytes takes a few percent.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.dropped = round(rate * 256)  # of 256 byte values
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        if x.is_cuda:
+            return F.dropout(x, self.rate)
+        words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        kept = (words.view(torch.uint8)[: x.numel()] >= self.dropped).view(x.shape)
+        return x * kept * (256 / (256 - self.dropped))
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention (paper, section III-B)."""
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(config.hidden_units, 3 * config.hidden_units)
+        self.out = nn.Linear(config.hidden_units, config.hidden_units)
+        self.dropout = Dropout(config.dropout_rate)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, D) → (B, T, D)
+        B, T, D = x.shape
+        heads = self.qkv(x).view(B, T, 3, self.num_heads, D // self.num_heads)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        if self.training and self.dropout.rate > 0 and not x.is_cuda:
+            # The fused CPU kernel has no dropout; its fallback draws Bernoulli numbers.
+            future = torch.ones(T, T, dtype=torch.bool).triu(1)
+            weights = (q @ k.transpose(-2, -1)) * (D // self.num_heads) ** -0.5  # (B, H, T, T)
+            weights = weights.masked_fill(future, float("-inf")).softmax(-1)
+            y = self.dropout(weights) @ v
+        else:
+            rate = self.dropout.rate if self.training else 0.0
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
+        return self.out(y.transpose(1, 2).reshape(B, T, D))
+
+
+class Block(nn.Module):
+    """Attention, then a position-wise feed-forward net, each on a residual branch."""
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        d = config.hidden_units
+        self.attention_norm = nn.LayerNorm(d)
+        self.attention = Attention(config)
+        self.feed_forward_norm = nn.LayerNorm(d)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(d, 4 * d),
+            nn.GELU(),
+            Dropout(config.dropout_rate),
+            nn.Linear(4 * d, d),
+        )
+        self.dropout = Dropout(config.dropout_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x)))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class SASRec(nn.Module):
+    """The model: item indices in, one representation per slot out.
+
+    The score of item ``i`` after slot ``t`` is ``representations[t] @ item_embedding.weight[i]``
+    (paper, eq. 6, with the shared embedding of section III-D).
+    """
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.item_embedding = nn.Embedding(config.num_items + 1, config.hidden_units, padding_idx=PADDING)
+        self.position_embedding = nn.Embedding(config.max_len, config.hidden_units)
+        self.dropout = Dropout(config.dropout_rate)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.norm = nn.LayerNorm(config.hidden_units)
+        self.apply(_initialise)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Representation of every slot.
+
+        Args:
+            items: (B, T) int64, T ≤ max_len; each row oldest first, then padding (0).
+
+        Returns:
+            (B, T, hidden_units); the values at padded slots mean nothing.
+        """
+        _, T = items.shape
+        if T > self.config.max_len:
+            raise ValueError(f"rows of {T} items for a model of max_len={self.config.max_len}")
+        lengths = (items != PADDING).sum(1, keepdim=True)  # (B, 1)
+        slots = torch.arange(T, device=items.device)  # (T,)
+        positions = (self.config.max_len - lengths + slots).clamp(max=self.config.max_len - 1)  # (B, T)
+        x = self.dropout(self.item_embedding(items) + self.position_embedding(positions))
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.norm(x)
+        return out
+
+
+def _initialise(module: nn.Module) -> None:
+    """Normal(0, 0.02) weights, zero biases; the padding item stays zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        with torch.no_grad():
+            module.weight[module.padding_idx].zero_()
