@@ -1,0 +1,1 @@
+"""SASRec on numpy, torch and safetensors: sequences in; weights, ranks and metrics out."""

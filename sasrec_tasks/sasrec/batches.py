@@ -28,6 +28,7 @@ class Batch:
     negatives: Tensor  # (P, K) int64, never the target, never padding
 
     def to(self, device: torch.device) -> Batch:
+        """The batch on ``device``."""
         if device.type == "cpu":
             return self
         parts = {name: part.pin_memory().to(device, non_blocking=True) for name, part in vars(self).items()}

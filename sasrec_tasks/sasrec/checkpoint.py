@@ -60,8 +60,11 @@ class Checkpoint:
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        save_file(tensors, beside, metadata=metadata)
-        os.replace(beside, self.path)
+        try:
+            save_file(tensors, beside, metadata=metadata)
+            beside.replace(self.path)
+        finally:
+            beside.unlink(missing_ok=True)  # there only if saving failed
 
     def load(self) -> TrainingState | None:
         """The state saved last; None if there is none, it is damaged, or is of another training."""
@@ -70,18 +73,17 @@ class Checkpoint:
         try:
             with safe_open(self.path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            log.warning("%s is damaged, training starts anew: %s", self.path, error)
+                if metadata.get("fingerprint") != self.fingerprint:
+                    log.warning("%s is of other settings or data, training starts anew", self.path)
+                    return None
+                parts: dict[str, Weights] = {"weights": {}, "best": {}, "optimizer": {}}
+                for key in file.keys():  # noqa: SIM118
+                    part, name = key.split("/", 1)
+                    parts[part][name] = file.get_tensor(key)
+            history = tuple(Epoch(**row) for row in json.loads(metadata["history"]))
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s is damaged, training starts anew: %r", self.path, error)
             return None
-        if metadata.get("fingerprint") != self.fingerprint:
-            log.warning("%s is of other settings or data, training starts anew", self.path)
-            return None
-        parts: dict[str, Weights] = {"weights": {}, "best": {}, "optimizer": {}}
-        for key, tensor in tensors.items():
-            part, name = key.split("/", 1)
-            parts[part][name] = tensor
-        history = tuple(Epoch(**row) for row in json.loads(metadata["history"]))
         return TrainingState(history=history, **parts)
 
 

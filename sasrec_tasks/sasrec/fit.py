@@ -122,37 +122,39 @@ def fit(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     history: list[Epoch] = []
-    best = _copy(model)
+    best = last = _copy(model)
     state = checkpoint.load() if checkpoint else None
     if state:
         model.load_state_dict(state.weights)
         restore_moments(optimizer, state.optimizer)
-        history, best = list(state.history), state.best
+        history, best, last = list(state.history), state.best, state.weights
 
     deadline = math.inf
     if config.max_minutes is not None:
         deadline = time.monotonic() + config.max_minutes * 60 - sum(epoch.seconds for epoch in history)
     stopped = why_stop(history, config)
-    while stopped is None and time.monotonic() < deadline:
+    while stopped is None and (not history or time.monotonic() < deadline):
         started = time.monotonic()
         number = len(history) + 1
         loss, finished = _train_epoch(model, optimizer, batches, number, config, deadline, on_step)
-        if not math.isfinite(loss):
-            stopped = "diverged"
-            break
         if not finished and history:
             break  # an earlier epoch was validated; half an epoch on top of it is not worth the time
+        metric = None if validation is None else validate(model, validation, config)
+        if not (math.isfinite(loss) and math.isfinite(metric or 0.0) and model.is_finite()):
+            stopped = "diverged"
+            break
         history.append(
             Epoch(
                 epoch=number,
                 loss=loss,
-                metric=None if validation is None else validate(model, validation, config),
+                metric=metric,
                 seconds=time.monotonic() - started,
                 finished_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             )
         )
+        last = _copy(model)
         if best_epoch(history, config) == number:
-            best = _copy(model)
+            best = last
         if checkpoint and finished:
             checkpoint.save(
                 TrainingState(
@@ -163,12 +165,11 @@ def fit(
                 )
             )
         on_epoch(history[-1])
-        stopped = why_stop(history, config)
+        stopped = why_stop(history, config) if finished else "time"
 
     if not history:
         raise FloatingPointError("the loss is not a number in the first epoch: lower learning_rate")
-    if config.restore_best_weights or stopped == "diverged":
-        model.load_state_dict(best)
+    model.load_state_dict(best if config.restore_best_weights or stopped == "diverged" else last)
     return FitResult(
         history=tuple(history),
         best_epoch=best_epoch(history, config),
@@ -199,14 +200,17 @@ def validate(model: SASRec, validation: HeldOut, config: FitConfig) -> float:
     """The early stopping metric: NDCG@10 of full ranking without seen items, or the loss.
 
     The loss is that of training, at the held-out targets, with the same negatives every epoch.
+    Not a number where the model has diverged.
     """
     if config.early_stopping_metric == "ndcg@10":
-        served, _ = rank_all(model_scorer(model, validation.history), validation)
+        try:
+            score = model_scorer(model, validation.history)
+        except FloatingPointError:
+            return math.nan
+        served, _ = rank_all(score, validation)
         return float(metrics.per_user(served)["ndcg@10"].mean())
     random = np.random.default_rng(config.random_state)
-    negatives = sample_negatives(
-        validation.targets, config.num_negatives, model.config.num_items, random
-    )
+    negatives = sample_negatives(validation.targets, config.num_negatives, model.config.num_items, random)
     labels = np.ones(len(validation), np.float32) if config.implicit else validation.outcomes
     device = model.item_embedding.weight.device
     with torch.inference_mode():
@@ -241,7 +245,7 @@ def _train_epoch(
             batch = batch.to(device)
             loss = batch_loss(model, batch, config.loss)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += loss.detach() * len(batch.targets)  # no .item(): a GPU need not be waited for
             done += len(batch.targets)

@@ -17,12 +17,16 @@ from sasrec_tasks.sasrec.sequences import Int64
 
 Float64 = npt.NDArray[np.float64]
 
+MISS = 2**62
+"""`Ranks.better` of a target that cannot be recommended at all: every metric is 0, however few the
+candidates are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
     """Where each user's target came out, (users,) each."""
 
-    better: Int64  # candidates with a higher score
+    better: Int64  # candidates with a higher score, or MISS
     tied: Int64  # other candidates with the same score
 
     def __len__(self) -> int:
@@ -35,23 +39,25 @@ def per_user(ranks: Ranks, k: int = 10) -> dict[str, Float64]:
     One relevant item per user, so HR@k is recall@k, and NDCG@k is 1 / log2(rank + 1) where
     rank ≤ k, else 0 (Kang & McAuley 2018, section IV-C).
     """
-    rank = np.arange(1, int((ranks.better + ranks.tied).max(initial=0)) + 2)
+    found = ranks.better < MISS
+    first = np.where(found, ranks.better, 0)
+    last = first + ranks.tied
+    rank = np.arange(1, int(last.max(initial=0)) + 2)
+
+    def expected(gain: Float64) -> Float64:
+        """Mean gain over the ranks a target can take: better + 1 … better + tied + 1."""
+        total = np.concatenate([[0.0], np.cumsum(gain)])
+        mean: Float64 = np.where(found, (total[last + 1] - total[first]) / (ranks.tied + 1), 0.0)
+        return mean
+
     return {
-        f"hr@{k}": _expected((rank <= k).astype(float), ranks),
-        f"ndcg@{k}": _expected((rank <= k) / np.log2(rank + 1), ranks),
-        "mrr": _expected(1 / rank, ranks),
+        f"hr@{k}": expected((rank <= k).astype(float)),
+        f"ndcg@{k}": expected((rank <= k) / np.log2(rank + 1)),
+        "mrr": expected(1 / rank),
     }
 
 
-def _expected(gain: Float64, ranks: Ranks) -> Float64:
-    """Mean gain over the ranks a target can take: better + 1 … better + tied + 1."""
-    total = np.concatenate([[0.0], np.cumsum(gain)])
-    return (total[ranks.better + ranks.tied + 1] - total[ranks.better]) / (ranks.tied + 1)
-
-
-def bootstrap(
-    values: Mapping[str, Float64], *, samples: int, random_state: int
-) -> tuple[list[str], Float64]:
+def bootstrap(values: Mapping[str, Float64], *, samples: int, random_state: int) -> tuple[list[str], Float64]:
     """Means of the columns over users drawn with replacement, the same users for every column.
 
     Args:

@@ -42,6 +42,7 @@ class SASRecConfig:
             raise ValueError(f"dropout_rate must be in [0, 1), not {self.dropout_rate}")
 
     def as_dict(self) -> dict[str, int | float]:
+        """The sizes by name, as JSON can hold them."""
         return asdict(self)
 
 
@@ -55,9 +56,10 @@ class Dropout(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.dropped = round(rate * 256)  # of 256 byte values
+        self.dropped = min(round(rate * 256), 255)  # of 256 byte values
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x`` with a random part set to zero and the rest scaled up; in eval mode ``x``."""
         if not self.training or self.rate == 0:
             return x
         if x.is_cuda:
@@ -77,7 +79,8 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.hidden_units, config.hidden_units)
         self.dropout = Dropout(config.dropout_rate)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, D) → (B, T, D)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, D); a slot sees itself and the slots before it."""
         B, T, D = x.shape
         heads = self.qkv(x).view(B, T, 3, self.num_heads, D // self.num_heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
@@ -90,7 +93,8 @@ class Attention(nn.Module):
         else:
             rate = self.dropout.rate if self.training else 0.0
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
-        return self.out(y.transpose(1, 2).reshape(B, T, D))
+        out: Tensor = self.out(y.transpose(1, 2).reshape(B, T, D))
+        return out
 
 
 class Block(nn.Module):
@@ -111,8 +115,10 @@ class Block(nn.Module):
         self.dropout = Dropout(config.dropout_rate)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, D)."""
         x = x + self.dropout(self.attention(self.attention_norm(x)))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        out: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return out
 
 
 class SASRec(nn.Module):
@@ -142,7 +148,7 @@ class SASRec(nn.Module):
             (B, T, hidden_units); the values at padded slots mean nothing.
         """
         _, T = items.shape
-        if T > self.config.max_len:
+        if self.config.max_len < T:
             raise ValueError(f"rows of {T} items for a model of max_len={self.config.max_len}")
         lengths = (items != PADDING).sum(1, keepdim=True)  # (B, 1)
         slots = torch.arange(T, device=items.device)  # (T,)
@@ -152,6 +158,13 @@ class SASRec(nn.Module):
             x = block(x)
         out: Tensor = self.norm(x)
         return out
+
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers.
+
+        Outputs don't tell: the fused CPU attention kernel turns NaN into zeros.
+        """
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters())
 
 
 def _initialise(module: nn.Module) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sasrec_tasks.sasrec.metrics import Ranks
+from sasrec_tasks.sasrec.metrics import MISS, Ranks
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.sequences import PADDING, Float32, HeldOut, Int64, Sequences
 
@@ -66,7 +66,7 @@ def model_scorer(model: SASRec, histories: Sequences) -> Scorer:
     """Scores by a model that has read ``histories``; −inf where a history is empty."""
     users = encode(model, histories)
     items = model.item_embedding.weight.detach()
-    if not (torch.isfinite(users).all() and torch.isfinite(items).all()):
+    if not (model.is_finite() and torch.isfinite(users).all()):
         raise FloatingPointError("the model's weights are not finite: training has diverged")
     silent = torch.from_numpy(histories.lengths == 0).to(users.device)
 
@@ -144,7 +144,7 @@ class _RankCollector:
         tied = (scores == target_scores).sum(1) - 1
         lost = (target_scores == -torch.inf) if missed is None else missed
         lost = lost.squeeze(1)
-        self.better.append(better.masked_fill(lost, scores.shape[1]).cpu())
+        self.better.append(better.masked_fill(lost, MISS).cpu())
         self.tied.append(tied.masked_fill(lost, 0).cpu())
 
     def ranks(self) -> Ranks:
@@ -176,7 +176,11 @@ def sample_unseen(
 def _sample_unseen_block(
     histories: Sequences, num_items: int, negatives: int, random: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Draw, reject what is seen or drawn already, and draw again where too few are left."""
+    """Draw, reject what is seen or drawn already, and draw again where too few are left.
+
+    Where a user has seen most items, nearly all draws would be rejected, so that their unseen
+    items are listed instead.
+    """
     width = num_items + 1
     rows, _, positions = histories.flat()
     taken = np.unique(rows * width + histories.items[positions])  # row and item in one sorted key
@@ -184,6 +188,11 @@ def _sample_unseen_block(
     wanted = np.minimum(unseen, negatives)
     got = np.zeros(len(histories), dtype=np.int64)
     result = np.full((len(histories), negatives), PADDING, dtype=np.int64)
+    for row in np.flatnonzero(unseen < num_items / 2):
+        of_row = taken[np.searchsorted(taken, row * width) : np.searchsorted(taken, (row + 1) * width)]
+        left = np.setdiff1d(np.arange(1, width), of_row % width, assume_unique=True)
+        result[row, : wanted[row]] = random.permutation(left)[: wanted[row]]
+        got[row] = wanted[row]
     while len(short := np.flatnonzero(got < wanted)):
         draws = random.integers(1, width, size=(len(short), 2 * negatives))
         keys = (short[:, None] * width + draws).ravel()

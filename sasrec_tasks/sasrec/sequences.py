@@ -68,8 +68,7 @@ class Sequences:
         """
         lengths = self.lengths
         rows = np.repeat(np.arange(len(self)), lengths)
-        first = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(self) else lengths
-        columns = np.arange(len(rows)) - np.repeat(first, lengths)
+        columns = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return rows, columns, np.repeat(self.starts, lengths) + columns
 
     def padded(self) -> npt.NDArray[np.int64]:
@@ -164,10 +163,11 @@ def _positives(events: Sequences, min_outcome: float | None) -> tuple[Sequences,
         return events, None
     rows, _, positions = events.flat()
     kept = events.outcomes[positions] >= min_outcome
-    ends = np.cumsum(np.bincount(rows[kept], minlength=len(events)))
+    lengths = np.bincount(rows[kept], minlength=len(events))
+    ends = np.cumsum(lengths)
     origin = positions[kept]
     positives = Sequences(
-        starts=np.concatenate([[0], ends[:-1]]),
+        starts=ends - lengths,
         ends=ends,
         items=events.items[origin],
         outcomes=events.outcomes[origin],

@@ -1,0 +1,323 @@
+"""A run's folder: names, atomic commits, and the marker that says a task is done.
+
+Two tries of one task can run at once. Each writes into a folder of its own beside; the first to
+commit wins, and the late one finds the marker and leaves. A task's folder counts only when its
+marker, written last, is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from filelock import FileLock
+
+from sasrec_tasks.config import Settings, as_names, from_names
+from sasrec_tasks.errors import BadSettings
+
+log = logging.getLogger(__name__)
+
+Summary = dict[str, Any]
+"""What a task says about itself: a small dict that JSON can hold."""
+
+MARKER = "_SUCCESS"
+SETTINGS = "settings.json"
+RUN_ID = re.compile(r"[A-Za-z0-9_~:+-][A-Za-z0-9_.~:+-]{0,249}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """What `_SUCCESS` in a task's folder says."""
+
+    task: str
+    fingerprint: str  # of inputs and settings
+    digest: str  # of the files: what a later task's fingerprint is made from
+    files: dict[str, dict[str, Any]]  # name → bytes, sha256
+    summary: Summary
+    seconds: float
+    finished_at: str  # ISO 8601, UTC
+
+
+class RunStore:
+    """The folder of one run, `STORE/<run id>/`, on any fsspec URL."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self.run_id = self.uri.rpartition("/")[2]
+        self.fs, self.root = fsspec.core.url_to_fs(self.uri)
+        self.is_local = "file" in (
+            self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
+        )
+
+    @classmethod
+    def of(cls, store: str, run_id: str) -> RunStore:
+        """The folder of a run in a store.
+
+        Raises:
+            BadSettings: no store, or a run id that could lead out of it.
+        """
+        if not store:
+            raise BadSettings("store: not set: name the folder or URL that holds the runs")
+        if not RUN_ID.fullmatch(run_id):
+            raise BadSettings(
+                f"run id {run_id!r}: use letters, digits and _ . ~ : + - only, beginning with none of '.'"
+            )
+        return cls(f"{store.rstrip('/')}/{run_id}")
+
+    @property
+    def store(self) -> str:
+        """What holds this run and its siblings."""
+        return self.uri.rpartition("/")[0]
+
+    def sibling(self, run_id: str) -> RunStore:
+        """Another run of the same store."""
+        return RunStore.of(self.store, run_id)
+
+    # Settings
+
+    def freeze(self, settings: Settings) -> Settings:
+        """Keep the run's settings; the moment `as_of` of a run that was started before stays."""
+        before = self._read_json(SETTINGS)
+        if before is not None and settings.as_of is None:
+            settings = settings.model_copy(update={"as_of": from_names(before).as_of})
+        if settings.as_of is None:
+            settings = settings.model_copy(update={"as_of": datetime.now(UTC)})
+        self._write(SETTINGS, json.dumps(as_names(settings), indent=2).encode())
+        return settings
+
+    def settings(self) -> Settings:
+        """The settings the run was started with.
+
+        Raises:
+            BadSettings: there is no such run.
+        """
+        values = self._read_json(SETTINGS)
+        if values is None:
+            raise BadSettings(f"{self.uri}: no run of this id in the store: begin with `ingest`")
+        return from_names(values, where=f"{self.uri}/{SETTINGS}")
+
+    # What tasks leave behind
+
+    def marker(self, task: str) -> Marker | None:
+        """The marker of a finished task; None while it is not finished."""
+        values = self._read_json(f"{task}/{MARKER}")
+        return None if values is None else Marker(**values)
+
+    def folder(self, task: str) -> Path:
+        """A finished task's files as a local folder (a scratch copy of a remote one).
+
+        Raises:
+            BadSettings: the task has not finished.
+            OSError: its files are not those that it wrote.
+        """
+        marker = self.marker(task)
+        if marker is None:
+            raise BadSettings(f"{self.uri}: `{task}` has not finished in this run: run it first")
+        folder = Path(self.root) / task
+        if not self.is_local:
+            folder = Path(self._scratch.name) / f"{task}-{marker.digest[:16]}"
+            for name in marker.files:
+                if not (folder / name).exists():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    self.fs.get_file(f"{self.root}/{task}/{name}", str(folder / name))
+        for name, expected in marker.files.items():
+            file = folder / name
+            if not file.exists() or file.stat().st_size != expected["bytes"]:
+                raise OSError(f"{self.uri}/{task}/{name}: damaged or missing: clear `{task}` and run it again")
+        return folder
+
+    def read_json(self, task: str, name: str) -> Any:
+        """A JSON file of a finished task."""
+        return json.loads((self.folder(task) / name).read_text(encoding="utf-8"))
+
+    def once(
+        self,
+        task: str,
+        work: Callable[[Path], Summary],
+        *,
+        reads: Iterable[str] = (),
+        settings: Mapping[str, Any],
+    ) -> Summary:
+        """Do a task's work unless it has been done with the same inputs and settings.
+
+        Args:
+            task: name of the task and of its folder.
+            work: writes its files into the folder given, and returns its summary.
+            reads: earlier tasks whose files it reads.
+            settings: what else the result hangs on, as JSON can hold it.
+
+        Returns:
+            The summary of the work that was committed, by this try or by an earlier one.
+        """
+        fingerprint = self.fingerprint(task, reads, settings)
+        done = self.marker(task)
+        if done and done.fingerprint == fingerprint:
+            log.info("%s: nothing to do, done at %s", task, done.finished_at)
+            return done.summary
+        started = time.monotonic()
+        with self._try_folder(task) as folder:
+            summary = work(folder)
+            files = {file.name: _describe(file) for file in sorted(folder.iterdir())}
+            marker = Marker(
+                task=task,
+                fingerprint=fingerprint,
+                digest=_hash(sorted((name, described["sha256"]) for name, described in files.items())),
+                files=files,
+                summary=summary,
+                seconds=round(time.monotonic() - started, 3),
+                finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            return self._commit(folder, marker)
+
+    def forget(self, task: str) -> None:
+        """Take a task's marker away: it is to be done again."""
+        if self.marker(task):
+            self.fs.rm_file(f"{self.root}/{task}/{MARKER}")
+
+    def fingerprint(self, task: str, reads: Iterable[str], settings: Mapping[str, Any]) -> str:
+        """What tells a task's inputs and settings from others."""
+        inputs = {}
+        for name in reads:
+            marker = self.marker(name)
+            if marker is None:
+                raise BadSettings(f"{self.uri}: `{task}` needs `{name}`, which has not finished in this run")
+            inputs[name] = marker.digest
+        return _hash([task, inputs, settings])
+
+    def _commit(self, folder: Path, marker: Marker) -> Summary:
+        task = marker.task
+        with self._lock(task):
+            winner = self.marker(task)
+            if winner and winner.fingerprint == marker.fingerprint:
+                log.info("%s: another try was faster, this one leaves", task)
+                return winner.summary
+            if winner:
+                self.fs.rm_file(f"{self.root}/{task}/{MARKER}")
+                for name in winner.files.keys() - marker.files.keys():
+                    self.fs.rm_file(f"{self.root}/{task}/{name}")
+            for name in marker.files:
+                if self.is_local:
+                    os.replace(folder / name, Path(self.root) / task / name)
+                else:  # whole objects: nothing is visible at a key before it is complete
+                    self.fs.put_file(str(folder / name), f"{self.root}/{task}/{name}")
+            self._write(f"{task}/{MARKER}", json.dumps(asdict(marker), indent=1).encode())
+        return marker.summary
+
+    # What tries of one task share
+
+    def shared_folder(self, task: str, name: str) -> tuple[Path, Callable[[], None]]:
+        """A folder that all tries of a task share, such as `train/checkpoint`.
+
+        Returns:
+            Its local path, and what to call after a file in it was replaced (uploads it).
+        """
+        if self.is_local:
+            return Path(self.root) / task / name, lambda: None
+        local, remote = Path(self._scratch.name) / "shared" / task / name, f"{self.root}/{task}/{name}"
+        local.mkdir(parents=True, exist_ok=True)
+        if self.fs.exists(remote):
+            for file in self.fs.ls(remote, detail=False):
+                self.fs.get_file(file, str(local / file.rpartition("/")[2]))
+
+        def upload() -> None:
+            for file in local.iterdir():
+                if not file.name.startswith("."):
+                    self.fs.put_file(str(file), f"{remote}/{file.name}")
+
+        return local, upload
+
+    @cached_property
+    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="sasrec-")
+
+    @contextmanager
+    def _try_folder(self, task: str) -> Iterator[Path]:
+        """A folder of this try's own, on the same file system as a local store."""
+        if not self.is_local:
+            with tempfile.TemporaryDirectory(prefix=f"sasrec-{task}-") as name:
+                yield Path(name)
+            return
+        root = Path(self.root)
+        (root / task).mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(root, task)
+        prefix = f".{task}.{socket.gethostname()}.{os.getpid()}."
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=root) as name:
+            yield Path(name)
+
+    @contextmanager
+    def _lock(self, task: str) -> Iterator[None]:
+        """Held while committing. Remote stores have none: there a reader checks the files' sizes."""
+        if not self.is_local:
+            yield
+            return
+        with FileLock(Path(self.root) / f".{task}.lock", timeout=600):
+            yield
+
+    def _read_json(self, name: str) -> Any | None:
+        try:
+            return json.loads(self.fs.cat_file(f"{self.root}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Replace a file: readers see the old content or the new, whole."""
+        if not self.is_local:
+            self.fs.pipe_file(f"{self.root}/{name}", content)
+            return
+        path = Path(self.root) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write readable JSON; NaN, which JSON does not know, is refused."""
+    file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _describe(file: Path) -> dict[str, Any]:
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+        os.fsync(content.fileno())
+    return {"bytes": file.stat().st_size, "sha256": digest}
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _remove_abandoned(root: Path, task: str) -> None:
+    """Remove what killed tries on this host left behind."""
+    for folder in root.glob(f".{task}.{socket.gethostname()}.*"):
+        pid = folder.name.removeprefix(f".{task}.{socket.gethostname()}.").partition(".")[0]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,356 @@
+"""Every setting of a run: type, default, bounds and one line of help, grouped by the task that reads it.
+
+The Params form of the DAG, `--set`, the YAML file and the table in the README are derived from
+these classes, so that a setting has one name, one default and one bound everywhere. Nothing heavy
+is imported here: the DAG file reads this module each time it is parsed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from sasrec_tasks.errors import BadSettings
+
+OPERATOR_ONLY = {"operator_only": True}
+"""Marks what someone who triggers a run in the UI may not choose: only the command line, its
+configuration file and the deployment's environment may."""
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+Moment = Annotated[datetime, AfterValidator(_in_utc)]
+"""A point in time; one without a time zone is taken as UTC."""
+
+
+class Group(BaseModel):
+    """Settings of one task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Ingest(Group):
+    """How the source is read."""
+
+    columns: dict[str, str] = Field(default={}, title="Column names")
+    """Names in the source → names of the contract, for instance {"user_id": "USER_ID"}."""
+
+    default_outcome: float | None = Field(default=None, title="Default outcome", allow_inf_nan=False)
+    """OUTCOME of every event of a source without such a column (clicks: 1)."""
+
+    timestamp_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(default="auto", title="Timestamp unit")
+    """Unit of integer timestamps; "auto" tells it from their size."""
+
+    cast_ids: bool = Field(default=False, title="Integer ids")
+    """Take integer USER_ID and ITEM_ID as text; otherwise they are an error."""
+
+    allowed_roots: tuple[str, ...] | None = Field(
+        default=None, title="Allowed roots", json_schema_extra=OPERATOR_ONLY
+    )
+    """Folders or URLs that source, store and table must lie under; None allows all."""
+
+
+class Validate(Group):
+    """What makes a row or a source unusable."""
+
+    max_rejected_share: float = Field(default=0.01, ge=0, le=1, title="Rejected rows")
+    """Share of rows that may be rejected before the run fails."""
+
+    schema_file: str | None = Field(default=None, title="Schema", json_schema_extra=OPERATOR_ONLY)
+    """Another contract for the interactions than the one in `schemas/`."""
+
+
+class Split(Group):
+    """Which events are trained on and evaluated, and what sorting may use."""
+
+    min_outcome: float | None = Field(default=None, title="Least outcome", allow_inf_nan=False)
+    """Events below it are neither read by the model nor a target, but count as seen."""
+
+    min_user_events: int = Field(default=1, ge=1, title="Events per user")
+    """Users with fewer events are served, but neither trained on nor evaluated."""
+
+    min_item_events: int = Field(default=1, ge=1, title="Events per item")
+    """Items with fewer events are left out of the catalogue."""
+
+    memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", title="Memory limit")
+    """What DuckDB may hold in memory while it sorts; the rest is spilled to disk."""
+
+    spill_folder: str | None = Field(default=None, title="Spill folder", json_schema_extra=OPERATOR_ONLY)
+    """Where DuckDB spills to; None is the task's scratch folder."""
+
+
+class Train(Group):
+    """The model and how it is trained; defaults as in the paper and in scikit-rec."""
+
+    hidden_units: int = Field(default=50, ge=1, le=4096, title="Hidden units", json_schema_extra={"section": "model"})
+    """Width of embeddings and attention, divisible by num_heads."""
+
+    num_blocks: int = Field(default=2, ge=1, le=64, title="Blocks", json_schema_extra={"section": "model"})
+    """Transformer blocks."""
+
+    num_heads: int = Field(default=1, ge=1, le=64, title="Heads", json_schema_extra={"section": "model"})
+    """Attention heads."""
+
+    dropout_rate: float = Field(default=0.2, ge=0, lt=1, title="Dropout", json_schema_extra={"section": "model"})
+    """On embeddings, attention weights and feed-forward."""
+
+    max_len: int = Field(default=50, ge=1, le=10_000, title="History length", json_schema_extra={"section": "model"})
+    """How many of a user's most recent items the model reads."""
+
+    loss: Literal["bce", "mse"] = Field(default="bce", title="Loss")
+    """Binary cross-entropy, or squared error."""
+
+    outcome: Literal["implicit", "soft", "rating"] = Field(default="implicit", title="Meaning of OUTCOME")
+    """implicit: every event is a positive; soft: a label in [0, 1]; rating: a number to predict (with mse)."""
+
+    num_negatives: int = Field(default=1, ge=1, le=10_000, title="Negatives")
+    """Random items a positive is trained against."""
+
+    learning_rate: float = Field(default=0.001, gt=0, le=1, title="Learning rate")
+    """Step size of Adam."""
+
+    weight_decay: float = Field(default=0.0, ge=0, le=1, title="Weight decay")
+    """L2 term of Adam."""
+
+    batch_size: int = Field(default=128, ge=1, le=1_000_000, title="Batch size")
+    """Users in a batch."""
+
+    epochs: int = Field(default=200, ge=1, le=100_000, title="Epochs")
+    """At most so many passes over the training events."""
+
+    early_stopping_patience: int | None = Field(default=10, ge=1, title="Patience")
+    """Epochs without a better validation metric before training stops; None never stops early."""
+
+    early_stopping_metric: Literal["ndcg@10", "loss"] = Field(default="ndcg@10", title="Early stopping metric")
+    """On the validation items: NDCG@10 of full ranking, or the loss."""
+
+    validation_users: int = Field(default=10_000, ge=1, title="Validation users")
+    """At most so many users, drawn at random, are looked at by early stopping."""
+
+    max_minutes: float | None = Field(default=240, gt=0, title="Time budget")
+    """Minutes of training, all tries together, after which the best weights so far are used."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", title="Device")
+    """Where to compute; "auto" takes a GPU if there is one."""
+
+    random_state: int = Field(default=42, ge=0, le=2**31 - 1, title="Random state")
+    """Seed of everything drawn in training."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Train:
+        if self.hidden_units % self.num_heads:
+            raise ValueError(
+                f"hidden_units={self.hidden_units} must be divisible by num_heads={self.num_heads}"
+            )
+        if self.outcome == "rating" and self.loss != "mse":
+            raise ValueError('outcome="rating" is a regression: it needs loss="mse"')
+        return self
+
+
+class Evaluate(Group):
+    """How the model is measured on the test items."""
+
+    negatives: int = Field(default=100, ge=1, le=100_000, title="Negatives")
+    """Random unseen items a test item is ranked among, for the sampled metrics."""
+
+    bootstrap_samples: int = Field(default=1000, ge=100, le=100_000, title="Bootstrap samples")
+    """Draws of users behind each 95% interval."""
+
+    recent_share: float = Field(default=0.1, gt=0, le=1, title="Recent events")
+    """Newest share of the training events that the recent-popularity baseline counts."""
+
+    random_state: int = Field(default=42, ge=0, le=2**31 - 1, title="Random state")
+    """Seed of negatives and bootstrap."""
+
+
+class Gate(Group):
+    """What a new model must reach to be published."""
+
+    tolerance: float = Field(default=0.02, ge=0, le=1, title="Tolerance")
+    """Share of the champion's NDCG@10 that may be lost; twice that of the best recent publish."""
+
+    recent_publishes: int = Field(default=14, ge=1, le=1000, title="Recent publishes")
+    """How many publishes the best recent one is looked for in."""
+
+    force_publish: bool = Field(default=False, title="Publish anyway")
+    """Publish whatever the verdict; recorded in it."""
+
+
+class Export(Group):
+    """What is written to the table."""
+
+    top_k: int = Field(default=10, ge=1, le=1000, title="Items per user")
+    """Recommendations per user."""
+
+    exclude_seen: bool = Field(default=True, title="Leave out seen items")
+    """Leave out what a user has already seen."""
+
+    popular_items: int = Field(default=100, ge=1, le=100_000, title="Popular items")
+    """Rows of the table for users the model has never seen."""
+
+    block_users: int = Field(default=8192, ge=1, le=1_000_000, title="Users per block")
+    """Users whose rows are held in memory at once."""
+
+
+class Settings(Group):
+    """All settings of a run, kept as `settings.json` in its folder."""
+
+    source: str = Field(default="", title="Source")
+    """Interactions: a parquet file, a folder, a glob, or an fsspec URL."""
+
+    store: str = Field(default="", title="Store")
+    """Folder or fsspec URL that holds a folder per run."""
+
+    table: str = Field(default="", title="Table")
+    """Where the recommendations are published (a Delta Lake table)."""
+
+    as_of: Moment | None = Field(default=None, title="As of")
+    """Events at or after this moment are not read. None: the run's data interval end, or now."""
+
+    ingest: Ingest = Ingest()
+    validate_: Validate = Field(default=Validate(), alias="validate")
+    split: Split = Split()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    gate: Gate = Gate()
+    export: Export = Export()
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True
+    )
+
+    def group(self, task: str) -> Group:
+        """The settings of one task."""
+        group: Group = getattr(self, "validate_" if task == "validate" else task)
+        return group
+
+
+GROUPS: dict[str, type[Group]] = {
+    field.alias or name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Group)
+}
+"""Task → its settings."""
+
+
+def fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting by the name people use: `source`, …, `train.epochs`, …"""
+    for name, field in Settings.model_fields.items():
+        if (field.alias or name) not in GROUPS:
+            yield name, field
+    for group, settings in GROUPS.items():
+        for name, field in settings.model_fields.items():
+            yield f"{group}.{name}", field
+
+
+def is_operator_only(field: FieldInfo) -> bool:
+    """Whether people who trigger a run may not choose it."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("operator_only"))
+
+
+def from_names(values: Mapping[str, Any], *, where: str = "settings") -> Settings:
+    """Settings from flat names.
+
+    Args:
+        values: `{"source": …, "train.epochs": 5, …}`; nested groups, as in YAML, may be mixed in.
+        where: what an error calls the place they came from.
+
+    Raises:
+        BadSettings: unknown names (with the nearest known one) and values out of bounds, all of
+            them in one message.
+    """
+    nested: dict[str, Any] = {}
+    problems: list[str] = []
+    known = dict(fields())
+    for name, value in _flat(values).items():
+        if name not in known:
+            problems.append(f"{name}: no such setting{_nearest(name, known)}")
+            continue
+        group, _, field = name.rpartition(".")
+        (nested.setdefault(group, {}) if group else nested)[field] = value
+    try:
+        settings = Settings.model_validate(nested)
+    except ValidationError as error:
+        problems += [_said(detail) for detail in error.errors()]
+    if problems:
+        raise BadSettings(f"{where}: " + "; ".join(problems))
+    return settings
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`["train.epochs=5", …]` → `{"train.epochs": 5, …}`; values are read as YAML.
+
+    Raises:
+        BadSettings: something that is not `name=value`.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    texts = {name for name, field in fields() if field.annotation is str}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise BadSettings(f"--set {assignment}: write it as name=value, for instance train.epochs=5")
+        try:
+            values[name.strip()] = text if name.strip() in texts else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise BadSettings(f"--set {assignment}: the value is not valid YAML: {error}") from error
+    return values
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Settings of a YAML file, groups nested or names dotted.
+
+    Raises:
+        BadSettings: no such file, or no mapping in it.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadSettings(f"{file}: can't be read as YAML: {error}") from error
+    if not isinstance(values, dict | None):
+        raise BadSettings(f"{file}: must hold settings, for instance `train: {{epochs: 5}}`")
+    return _flat(values or {})
+
+
+def as_names(settings: Settings) -> dict[str, Any]:
+    """The inverse of `from_names`, as JSON can hold it."""
+    return _flat(settings.model_dump(mode="json", by_alias=True))
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in GROUPS and isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            flat[str(name)] = value
+    return flat
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    endings = {full.rpartition(".")[2]: full for full in known}
+    near = difflib.get_close_matches(name, known, n=1) or [
+        endings[ending] for ending in difflib.get_close_matches(name.rpartition(".")[2], endings, n=1)
+    ]
+    return f", did you mean {near[0]}?" if near else ""
+
+
+def _said(detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"] if part != "validate_")
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "value_error" and place in GROUPS:
+        return f"{place}.{message}"
+    message = message[:1].lower() + message[1:]
+    return f"{place}={detail['input']!r}: {message}"

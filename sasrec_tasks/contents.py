@@ -1,0 +1,89 @@
+"""What tasks hand to later ones through a run's folder: file names, and how to read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.config import Settings
+from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.sequences import Int64, LeaveLastTwoOut, Sequences
+from sasrec_tasks.sasrec.weights import load_model
+
+COLUMNS = ("USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP")
+ROWS_AT_ONCE = 262_144
+
+SNAPSHOT = "interactions.parquet"
+MANIFEST = "manifest.json"
+REJECTED = "rejected.parquet"
+ITEMS = "items.parquet"
+USERS = "users.parquet"
+HISTORY = "history.parquet"
+METRICS = "metrics.json"
+RANKS = "ranks.parquet"
+VERDICT = "verdict.json"
+EXPORT = "export.json"
+OWN_ROWS = "recommendations.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interactions:
+    """All valid events of a run in order, memory-mapped, and their split."""
+
+    events: Sequences
+    timestamps: Int64  # (events,)
+    num_items: int
+    split: LeaveLastTwoOut
+
+
+def interactions(store: RunStore, settings: Settings) -> Interactions:
+    """What `split` left, cut as the settings say."""
+    folder = store.folder("split")
+
+    def array(name: str) -> np.ndarray:
+        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+    events = Sequences.from_offsets(array("offsets"), array("items"), array("outcomes"))
+    return Interactions(
+        events=events,
+        timestamps=array("timestamps"),
+        num_items=pq.read_metadata(folder / ITEMS).num_rows,
+        split=leave_last_two_out(events, settings),
+    )
+
+
+def leave_last_two_out(events: Sequences, settings: Settings) -> LeaveLastTwoOut:
+    """The split that the settings ask for."""
+    return LeaveLastTwoOut.of(
+        events, min_outcome=settings.split.min_outcome, min_user_events=settings.split.min_user_events
+    )
+
+
+def item_ids(store: RunStore) -> list[str]:
+    """Ids of the items in order of index; the first has index 1."""
+    return [str(item) for item in pq.read_table(store.folder("split") / ITEMS)["ITEM_ID"].to_pylist()]
+
+
+def model(store: RunStore, settings: Settings) -> SASRec:
+    """The trained model, on the device that the settings choose."""
+    return load_model(Path(store.folder("train")), device(settings))
+
+
+def device(settings: Settings) -> str:
+    """`cpu` or `cuda`.
+
+    Raises:
+        BadSettings: a GPU is asked for, and there is none.
+    """
+    wanted = settings.train.device
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BadSettings("train.device='cuda': PyTorch sees no GPU on this machine: use auto or cpu")
+    return wanted

@@ -1,0 +1,125 @@
+"""Task 5: measure the model, and two baselines, on every user's last item.
+
+Three protocols, side by side since figures can't be compared across them:
+
+- `sampled`: the test item among 100 random items that the user has not seen (the SASRec paper's);
+- `full`: among all items but the seen ones, as it is served; a test item seen before is a miss;
+- `full_with_seen`: among all items.
+
+Popularity is counted on training events only, and every scorer meets the same random items.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sasrec_tasks import contents
+from sasrec_tasks.artifacts import RunStore, Summary, write_json
+from sasrec_tasks.config import Settings
+from sasrec_tasks.contents import METRICS, RANKS, USERS, Interactions
+from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.measures import PROTOCOLS, coverage, popularity, rank, summarise, unseen_items
+from sasrec_tasks.progress import bar
+from sasrec_tasks.sasrec.metrics import Ranks
+from sasrec_tasks.sasrec.ranking import constant_scorer, model_scorer
+from sasrec_tasks.sasrec.sequences import PADDING
+
+log = logging.getLogger(__name__)
+
+BASELINES = ("popularity", "recent_popularity")
+
+
+def run(store: RunStore, settings: Settings) -> Summary:
+    """Write `metrics.json` and `ranks.parquet` (a row per evaluated user).
+
+    Returns:
+        HR@10 and NDCG@10 of the model and of popularity, sampled and full; users_evaluated.
+
+    Raises:
+        BadSettings: the model's weights are not finite.
+    """
+    return store.once(
+        "evaluate",
+        lambda folder: _evaluate(store, settings, folder),
+        reads=["split", "train"],
+        settings=settings.evaluate.model_dump(mode="json")
+        | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"}),
+    )
+
+
+def _evaluate(store: RunStore, settings: Settings, folder: Path) -> Summary:
+    data = contents.interactions(store, settings)
+    test = data.split.test
+    device = contents.device(settings)
+    negatives = unseen_items(data, settings)
+    model = contents.model(store, settings)
+    try:
+        served_by_model = model_scorer(model, test.history)
+    except FloatingPointError as error:
+        raise BadSettings(f"train.learning_rate={settings.train.learning_rate:g}: {error}") from error
+    popular, recent = popularity(data, settings)
+    scorers = {
+        "model": served_by_model,
+        "popularity": constant_scorer(popular),
+        "recent_popularity": constant_scorer(recent),
+    }
+    ranks: dict[str, dict[str, Ranks]] = {}
+    with bar("evaluate", len(scorers), "scorers") as advance:
+        for done, (name, scorer) in enumerate(scorers.items(), 1):
+            ranks[name] = rank(scorer, test, negatives)
+            advance(done, name)
+
+    figures = summarise(ranks, settings)
+    drawn = (negatives != PADDING).sum(1)
+    metrics = {
+        **figures["model"],
+        "baselines": {name: figures[name] for name in BASELINES},
+        "coverage@10": {
+            "model": coverage(served_by_model, test, data.num_items),
+            "popularity": coverage(scorers["popularity"], test, data.num_items),
+        },
+        "users_evaluated": len(test),
+        "negatives": settings.evaluate.negatives,
+        "users_with_fewer_negatives": int((drawn < settings.evaluate.negatives).sum()),
+        "seed": settings.evaluate.random_state,
+        "split": "leave-last-two-out: last item test, second to last validation",
+        "device": device,
+    }
+    write_json(folder / METRICS, metrics)
+    _write_ranks(store, data, ranks, folder / RANKS)
+    log.info(
+        "evaluate: HR@10 %.4f, NDCG@10 %.4f sampled; %.4f, %.4f full (popularity %.4f, %.4f full)",
+        *(figures["model"][p][m] for p in ("sampled", "full") for m in ("hr@10", "ndcg@10")),
+        *(figures["popularity"]["full"][m] for m in ("hr@10", "ndcg@10")),
+    )
+    return {
+        "users_evaluated": len(test),
+        **{
+            f"{name}.{protocol}.{metric}": figures[name][protocol][metric]
+            for name in ("model", "popularity")
+            for protocol in ("sampled", "full")
+            for metric in ("hr@10", "ndcg@10")
+        },
+    }
+
+
+def _write_ranks(store: RunStore, data: Interactions, ranks: dict[str, dict[str, Ranks]], file: Path) -> None:
+    """A row per evaluated user: target, and how many candidates scored better than it or the same."""
+    users = pq.read_table(store.folder("split") / USERS, columns=["USER_ID"])["USER_ID"]
+    items = pa.array(contents.item_ids(store))
+    test = data.split.test
+    columns: dict[str, Any] = {
+        "USER_ID": users.take(pa.array(test.users)),
+        "ITEM_ID": items.take(pa.array(test.targets - 1)),
+    }
+    for scorer, protocols in ranks.items():
+        for protocol in PROTOCOLS:
+            columns[f"{scorer}.{protocol}.better"] = protocols[protocol].better
+            columns[f"{scorer}.{protocol}.tied"] = protocols[protocol].tied
+    pq.write_table(pa.table(columns), file, compression="zstd")
+

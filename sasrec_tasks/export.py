@@ -1,0 +1,196 @@
+"""Task 7: every user's top-k from their whole history, published as one version of the table.
+
+Rows are made a block of users at a time and streamed into the commit. A run is published once: if
+the table holds its rows, nothing is written. After a rollback it holds them no longer, so that
+running `export` again publishes the run again. A run of an earlier `as_of` than what is published
+(a backfill) does not replace it; its rows stay in its own folder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sasrec_tasks import contents
+from sasrec_tasks.artifacts import RunStore, Summary, write_json
+from sasrec_tasks.config import Settings
+from sasrec_tasks.contents import EXPORT, MANIFEST, METRICS, OWN_ROWS, USERS, VERDICT, Interactions
+from sasrec_tasks.errors import BadSettings, GateRefused
+from sasrec_tasks.progress import bar
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.ranking import BLOCK_USERS, Scorer, blocks, constant_scorer, model_scorer, top_k
+from sasrec_tasks.sasrec.sequences import Float32, Int64
+from sasrec_tasks.tables import open_tables
+from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
+from sasrec_tasks.timestamps import moment_of
+
+log = logging.getLogger(__name__)
+
+
+def run(store: RunStore, settings: Settings) -> Summary:
+    """Publish, and write `export.json`.
+
+    Returns:
+        table, version, published, rows, users, users_by_origin, metrics.
+
+    Raises:
+        GateRefused: the verdict does not allow it.
+    """
+    if not settings.table:
+        raise BadSettings("table: not set: name the folder or URL of the table (--table, or SASREC_TABLE)")
+    if store.marker("gate") and not store.read_json("gate", VERDICT)["publish"]:
+        raise GateRefused("the verdict in gate/verdict.json does not allow a publish")
+    tables = open_tables(settings.table)
+    before = list(tables.published())
+    marker = store.marker("export")
+    if marker and marker.summary["published"] and store.run_id not in {each.run_id for each in before}:
+        log.warning("export: run %s was rolled back since it was published: publishing it again", store.run_id)
+        store.forget("export")
+    assert settings.as_of is not None  # frozen when the run started
+    superseded = bool(before) and before[0].as_of > settings.as_of and before[0].run_id != store.run_id
+    return store.once(
+        "export",
+        lambda folder: _export(store, settings, superseded, folder),
+        reads=["split", "train", "gate"],
+        settings={"table": settings.table, "as_of": settings.as_of.isoformat()}
+        | settings.export.model_dump(mode="json", exclude={"block_users"})
+        | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"}),
+    )
+
+
+def _export(store: RunStore, settings: Settings, superseded: bool, folder: Path) -> Summary:
+    rows = _Rows(store, settings)
+    metrics = store.read_json("evaluate", METRICS)
+    marker = store.marker("train")
+    assert settings.as_of is not None
+    assert marker is not None
+    tables = open_tables(settings.table)
+    version: int | None = None
+    if superseded:
+        with pq.ParquetWriter(folder / OWN_ROWS, RECOMMENDATIONS, compression="zstd") as writer:
+            for batch in rows.batches():
+                writer.write_batch(batch)
+        log.warning(
+            "export: %s holds a newer as_of than %s: not replaced, the rows are in this run's folder",
+            settings.table, settings.as_of.isoformat(),
+        )
+    else:
+        published = tables.publish(
+            rows.batches(),
+            rows.popular(),
+            run_id=store.run_id,
+            as_of=settings.as_of,
+            metadata={
+                "store": store.store,
+                "model": marker.files["model.safetensors"]["sha256"],
+                "metrics": {name: metrics[name] for name in ("sampled", "full", "full_with_seen")},
+                "data_interval": [_first_event(store, rows.data), settings.as_of.isoformat()],
+                "forced": store.read_json("gate", VERDICT)["forced"],
+            },
+        )
+        version = published.version
+    summary: Summary = {
+        "table": settings.table,
+        "version": version,
+        "published": not superseded,
+        "rows": rows.written if version is None else tables.count_rows(version),
+        "users": len(rows.data.events),
+        "users_by_origin": rows.users_by_origin,
+        "metrics": {
+            f"{protocol}.{metric}": metrics[protocol][metric]
+            for protocol in ("sampled", "full")
+            for metric in ("hr@10", "ndcg@10")
+        },
+    }
+    write_json(folder / EXPORT, {**summary, "run_id": store.run_id, "as_of": settings.as_of.isoformat()})
+    log.info("export: %s rows, version %s of %s", f"{summary['rows']:,}", version, settings.table)
+    return summary
+
+
+def _first_event(store: RunStore, data: Interactions) -> str | None:
+    unit = store.read_json("ingest", MANIFEST)["timestamp_unit"]
+    return moment_of(int(data.timestamps.min()), unit).isoformat() if len(data.timestamps) else None
+
+
+class _Rows:
+    """The rows of the table, made a block of users at a time."""
+
+    def __init__(self, store: RunStore, settings: Settings) -> None:
+        self.store, self.settings = store, settings
+        self.data = contents.interactions(store, settings)
+        self.items = np.array(["", *contents.item_ids(store)], dtype=object)
+        self.written = 0
+        self.users_by_origin = {"model": 0, "popular": 0, "none": 0}
+
+    def popularity(self) -> Float32:
+        """Share of all events per item, (num_items + 1,); −inf where an item has none."""
+        whole = self.data.split.whole
+        counts = np.bincount(whole.items[whole.flat()[2]], minlength=self.data.num_items + 1)
+        shares = counts / max(counts.sum(), 1)
+        return np.where(counts > 0, shares, -np.inf).astype(np.float32)
+
+    def popular(self) -> pa.Table:
+        """The popular items, best first."""
+        shares = self.popularity()
+        best = np.argsort(-shares, kind="stable")
+        best = best[shares[best] > -np.inf][: self.settings.export.popular_items]
+        return self._table(POPULAR, RANK=np.arange(1, len(best) + 1), items=best, SCORE=shares[best], ORIGIN="popular")
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows in order of user and rank, one batch per `export.block_users` users."""
+        model = contents.model(self.store, self.settings)
+        popular = constant_scorer(self.popularity())
+        size = self.settings.export.block_users
+        ids = pq.ParquetFile(self.store.folder("split") / USERS).iter_batches(size, columns=["USER_ID"])
+        with bar("export", len(self.data.events), "users") as advance:
+            for rows, names in zip(blocks(len(self.data.events), size), ids, strict=True):
+                yield from self._block(model, popular, rows, names.column(0))
+                advance(int(rows[-1]) + 1)
+
+    def _block(self, model: SASRec, popular: Scorer, rows: Int64, names: pa.Array) -> Iterator[pa.RecordBatch]:
+        histories = self.data.split.whole.select(rows)
+        by_model = histories.lengths > 0
+        scorer = model_scorer(model, histories)
+        k = min(self.settings.export.top_k, self.data.num_items)
+        scores = np.full((len(rows), k), -np.inf, dtype=np.float32)
+        items = np.zeros((len(rows), k), dtype=np.int64)
+        for part in blocks(len(rows), BLOCK_USERS):
+            for score, chosen in ((scorer, part[by_model[part]]), (popular, part[~by_model[part]])):
+                if len(chosen):
+                    seen = self.data.events.select(rows[chosen]) if self.settings.export.exclude_seen else None
+                    best, indices = top_k(score, seen, chosen, k)
+                    scores[chosen], items[chosen] = best.cpu().numpy(), indices.cpu().numpy()
+        served = scores > -np.inf
+        user, place = np.nonzero(served)
+        self.written += len(user)
+        any_served = served.any(1)
+        self.users_by_origin["model"] += int((any_served & by_model).sum())
+        self.users_by_origin["popular"] += int((any_served & ~by_model).sum())
+        self.users_by_origin["none"] += int((~any_served).sum())
+        yield from self._table(
+            RECOMMENDATIONS,
+            USER_ID=names.take(pa.array(user)),
+            RANK=place + 1,
+            items=items[served],
+            SCORE=scores[served],
+            ORIGIN=np.where(by_model[user], "model", "popular"),
+        ).to_batches()
+
+    def _table(self, schema: pa.Schema, *, items: Int64, **columns: Any) -> pa.Table:
+        rows = len(items)
+        as_of: datetime | None = self.settings.as_of
+        columns |= {"ITEM_ID": self.items[items], "RUN_ID": self.store.run_id, "AS_OF": as_of}
+        arrays = [
+            pa.repeat(pa.scalar(value, column.type), rows)
+            if isinstance(value := columns[column.name], str | datetime)
+            else pa.array(value, column.type)
+            for column in schema
+        ]
+        return pa.Table.from_arrays(arrays, schema=schema)

@@ -1,0 +1,330 @@
+"""Task 1: copy the interactions, as they are now, into the run's folder.
+
+Later tasks read this frozen snapshot only, so that a retry sees the same events however the
+source has grown meanwhile. Events at or after `as_of` are not read, so that a backfill can't learn
+from what came later.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sasrec_tasks import roots
+from sasrec_tasks.artifacts import RunStore, Summary, write_json
+from sasrec_tasks.config import Ingest, Settings
+from sasrec_tasks.contents import COLUMNS, MANIFEST, ROWS_AT_ONCE, SNAPSHOT
+from sasrec_tasks.errors import BadData, BadSettings
+from sasrec_tasks.progress import bar
+from sasrec_tasks.timestamps import TICKS, first_tick_at, unit_of_integers, unit_of_type
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".parquet", ".parq", ".pq")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One parquet file of the source."""
+
+    path: str
+    bytes: int
+    version: str  # changes when the file does: ETag or time of change
+
+
+def run(store: RunStore, settings: Settings) -> Summary:
+    """Freeze the source into `ingest/`.
+
+    Returns:
+        files, rows, rows_at_or_after_as_of, timestamp_unit.
+
+    Raises:
+        BadData: nothing to read, a damaged file, a column that is missing.
+        BadSettings: a source outside the allowed roots, a mapping to an unknown column.
+    """
+    unknown = set(settings.ingest.columns.values()) - set(COLUMNS)
+    if unknown:
+        raise BadSettings(
+            f"ingest.columns: maps to {', '.join(sorted(unknown))}: the columns are {', '.join(COLUMNS)}"
+        )
+    fs, files = list_files(settings.source)
+    if getattr(fs, "local_file", False):
+        for file in files:  # a link below an allowed root may lead out of it
+            roots.check("source", file.path, settings.ingest.allowed_roots)
+    as_of = settings.as_of or datetime.now(UTC)
+    return store.once(
+        "ingest",
+        lambda folder: _Snapshot(fs, files, settings, as_of).write(folder),
+        settings={
+            "source": settings.source,
+            "files": [vars(file) for file in files],
+            "as_of": as_of.isoformat(),
+            **settings.ingest.model_dump(mode="json", exclude={"allowed_roots"}),
+        },
+    )
+
+
+def list_files(source: str) -> tuple[Any, list[SourceFile]]:
+    """The parquet files of a source, by name.
+
+    Args:
+        source: a file, a folder (sub-folders, hive partitions for instance, included), a glob, or
+            an fsspec URL of one of these.
+
+    Raises:
+        BadData: no such place, or no parquet file in it.
+    """
+    if not source:
+        raise BadSettings(
+            "source: not set: name a parquet file, a folder, a glob or an fsspec URL (--source, or SASREC_SOURCE)"
+        )
+    try:
+        fs, path = fsspec.core.url_to_fs(source)
+    except (ImportError, ValueError) as error:
+        raise BadSettings(f"source={source!r}: {error}") from error
+    if any(character in path for character in "*?[") and not fs.exists(path):
+        found = {name: info for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"}
+    elif fs.isdir(path):
+        if fs.exists(f"{path.rstrip('/')}/_delta_log"):
+            raise BadData(
+                f"{source}: is a Delta table, whose folder holds replaced rows too: export it as plain parquet"
+            )
+        found = {
+            name: info
+            for name, info in fs.find(path, detail=True).items()
+            if name.endswith(SUFFIXES) and not _is_hidden(name[len(path) :])
+        }
+    elif fs.exists(path):
+        found = {path: fs.info(path)}
+    else:
+        raise BadData(f"{source}: no such file or folder: check the setting `source`")
+    if not found:
+        raise BadData(f"{source}: no parquet file ({', '.join(SUFFIXES)}) in it: check the setting `source`")
+    return fs, [
+        SourceFile(path=name, bytes=int(info["size"] or 0), version=_version(info))
+        for name, info in sorted(found.items())
+    ]
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith((".", "_")) for part in path.split("/"))
+
+
+def _version(info: dict[str, Any]) -> str:
+    return str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or "")
+
+
+class _Snapshot:
+    """Streams the files, one row group's batch after another, into one parquet file."""
+
+    def __init__(self, fs: Any, files: list[SourceFile], settings: Settings, as_of: datetime) -> None:
+        self.fs, self.files, self.as_of = fs, files, as_of
+        self.source = settings.source
+        self.config: Ingest = settings.ingest
+        self.names = {column: column for column in COLUMNS} | {
+            column: name for name, column in self.config.columns.items()
+        }  # contract → source
+        self.unit = ""
+        self.unit_told_by = ""
+
+    def write(self, folder: Path) -> Summary:
+        schemas = [self._schema(file) for file in self.files]
+        units = [unit for schema in schemas if (unit := unit_of_type(self._type(schema, "TIMESTAMP")))]
+        self.unit = max(units, key=lambda unit: TICKS[unit], default="")  # the finest: nothing is lost
+        entries: list[dict[str, Any]] = []
+        writer: pq.ParquetWriter | None = None
+        waiting: list[pa.RecordBatch] = []
+        total = sum(file.bytes for file in self.files)
+        done = 0
+        first_schema, first_path = None, ""
+        with bar("ingest", total, "bytes") as advance:
+            for file in self.files:
+                entry = {"file": file.path, "bytes": file.bytes, "rows_read": 0, "rows": 0}
+                for batch in self._batches(file):
+                    kept = self._before_as_of(batch)
+                    entry["rows_read"] += len(batch)
+                    entry["rows"] += len(kept)
+                    if first_schema is None:
+                        first_schema, first_path = kept.schema, file.path
+                        writer = pq.ParquetWriter(folder / SNAPSHOT, kept.schema, compression="zstd")
+                    _require_same(first_schema, first_path, kept.schema, file.path)
+                    waiting.append(kept)
+                    if sum(map(len, waiting)) >= ROWS_AT_ONCE:
+                        _flush(writer, waiting)
+                done += file.bytes
+                advance(done)
+                entries.append(entry)
+        if writer is None or first_schema is None:
+            raise BadData(f"{self.source}: no rows in {len(self.files)} file(s): there is nothing to learn from")
+        _flush(writer, waiting)
+        writer.close()
+
+        rows, read = sum(e["rows"] for e in entries), sum(e["rows_read"] for e in entries)
+        if rows == 0:
+            raise BadData(
+                f"{self.source}: all {read:,} rows are at or after as_of ({self.as_of.isoformat()}): "
+                f"check as_of, and ingest.timestamp_unit (taken as {self.unit!r})"
+            )
+        manifest = {
+            "source": self.source,
+            "as_of": self.as_of.isoformat(),
+            "timestamp_unit": self.unit or None,
+            "rows": rows,
+            "rows_at_or_after_as_of": read - rows,
+            "columns": self.names,
+            "files": entries,
+        }
+        write_json(folder / MANIFEST, manifest)
+        log.info("ingest: %s rows of %d file(s), %s left out at or after as_of", f"{rows:,}", len(entries), f"{read - rows:,}")
+        return {
+            "files": len(entries),
+            "rows": rows,
+            "rows_at_or_after_as_of": read - rows,
+            "timestamp_unit": self.unit or None,
+        }
+
+    def _schema(self, file: SourceFile) -> pa.Schema:
+        """The schema of a file that has all needed columns."""
+        with self._open(file) as content, _blaming(file.path, self.fs):
+            schema: pa.Schema = pq.read_schema(content)
+        missing = [name for name in self._needed() if name not in schema.names]
+        if not missing:
+            return schema
+        hints = [f"it has {', '.join(schema.names) or 'no columns'}"]
+        by_lower = {name.lower(): name for name in schema.names}
+        renames = {
+            by_lower[name.lower()]: name for name in missing if name in COLUMNS and name.lower() in by_lower
+        }
+        hints.append(f"name them with ingest.columns, for instance {renames or {'user_id': 'USER_ID'}}")
+        if self.names["OUTCOME"] in missing:
+            hints.append("for a source without OUTCOME (clicks) set ingest.default_outcome=1")
+        raise BadData(f"{file.path}: missing column {', '.join(missing)}: " + "; ".join(hints))
+
+    def _needed(self) -> list[str]:
+        return [
+            name
+            for column, name in self.names.items()
+            if column != "OUTCOME" or self.config.default_outcome is None
+        ]
+
+    def _type(self, schema: pa.Schema, column: str) -> pa.DataType:
+        return schema.field(self.names[column]).type
+
+    def _open(self, file: SourceFile) -> Any:
+        try:
+            return self.fs.open(file.path, "rb")
+        except PermissionError as error:
+            raise BadData(f"{file.path}: no permission to read it") from error
+
+    def _batches(self, file: SourceFile) -> Iterator[pa.RecordBatch]:
+        with self._open(file) as content, _blaming(file.path, self.fs):
+            parquet = pq.ParquetFile(content)
+            for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, columns=self._needed()):
+                if len(batch):
+                    yield self._in_contract(batch, file.path)
+
+    def _in_contract(self, batch: pa.RecordBatch, path: str) -> pa.RecordBatch:
+        """Columns named and typed as in the contract; what can't be is left for `validate` to report."""
+        columns: list[pa.Array] = []
+        for column in COLUMNS:
+            if column == "OUTCOME" and self.config.default_outcome is not None:
+                columns.append(pa.repeat(pa.scalar(self.config.default_outcome, pa.float64()), len(batch)))
+                continue
+            values = batch.column(self.names[column])
+            if pa.types.is_dictionary(values.type):
+                values = values.dictionary_decode()
+            try:
+                if column == "TIMESTAMP":
+                    values = self._timestamps(values, path)
+                elif column == "OUTCOME":
+                    values = _outcomes(values)
+                else:
+                    values = self._ids(values)
+            except pa.ArrowInvalid as error:
+                raise BadData(f"{path}: {self.names[column]}: {error}") from error
+            columns.append(values)
+        return pa.RecordBatch.from_arrays(columns, names=list(COLUMNS))
+
+    def _ids(self, values: pa.Array) -> pa.Array:
+        kind = values.type
+        text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        if text or (self.config.cast_ids and pa.types.is_integer(kind)):
+            return values.cast(pa.string())
+        return values
+
+    def _timestamps(self, values: pa.Array, path: str) -> pa.Array:
+        kind = values.type
+        if unit_of_type(kind):
+            if pa.types.is_date(kind):
+                values = values.cast(pa.timestamp("s" if pa.types.is_date32(kind) else "ms"))
+            return values.cast(pa.timestamp(self.unit)).cast(pa.int64())
+        if not pa.types.is_integer(kind):
+            return values
+        values = values.cast(pa.int64())
+        unit = self.config.timestamp_unit
+        if unit == "auto":
+            unit = unit_of_integers(values) or self.unit or "s"
+        if self.unit and unit != self.unit:
+            raise BadData(
+                f"{path}: {self.names['TIMESTAMP']} looks like {unit!r}, but {self.unit!r} in "
+                f"{self.unit_told_by or 'another file'}: make them the same, or set ingest.timestamp_unit"
+            )
+        if not self.unit:
+            self.unit, self.unit_told_by = unit, path
+        return values
+
+    def _before_as_of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Rows before as_of; those without a time stay, for `validate` to reject."""
+        times = batch.column("TIMESTAMP")
+        if not self.unit or not pa.types.is_int64(times.type):
+            return batch
+        early = pc.less(times, first_tick_at(self.as_of, self.unit))
+        return batch.filter(pc.fill_null(early, True))
+
+
+def _outcomes(values: pa.Array) -> pa.Array:
+    kind = values.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return values.cast(pa.float64(), safe=False)
+    return values
+
+
+def _flush(writer: pq.ParquetWriter | None, waiting: list[pa.RecordBatch]) -> None:
+    if writer is not None and waiting:
+        writer.write_table(pa.Table.from_batches(waiting).combine_chunks())
+        waiting.clear()
+
+
+def _require_same(first: pa.Schema, first_path: str, other: pa.Schema, other_path: str) -> None:
+    for a, b in zip(first, other, strict=True):
+        if a.type != b.type:
+            raise BadData(
+                f"{other_path}: {b.name} is {b.type}, but {a.type} in {first_path}: make the files' types the same"
+            )
+
+
+class _blaming:  # noqa: N801 - reads as a clause: `with _blaming(path, fs):`
+    """Turns what pyarrow says about a damaged file into an error that names it."""
+
+    def __init__(self, path: str, fs: Any) -> None:
+        self.path = path
+        self.local = getattr(fs, "local_file", False)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        damaged = isinstance(error, pa.ArrowInvalid) or (self.local and isinstance(error, OSError))
+        if damaged and not isinstance(error, BadData):
+            raise BadData(
+                f"{self.path}: can't be read as parquet, it is empty, truncated or damaged: write it again ({error})"
+            ) from error

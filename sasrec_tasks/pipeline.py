@@ -1,0 +1,145 @@
+"""The seven tasks in order, and how a run of them begins.
+
+The command line and the DAG both start a run here, so that settings are checked and frozen the
+same way; each task then needs nothing but the URL of the run's folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from typing import Any
+
+from sasrec_tasks import roots
+from sasrec_tasks.artifacts import RunStore, Summary
+from sasrec_tasks.config import Settings, fields, from_names, is_operator_only
+from sasrec_tasks.errors import BadSettings
+
+log = logging.getLogger(__name__)
+
+TASKS = ("ingest", "validate", "split", "train", "evaluate", "gate", "export")
+
+PLACES = ("source", "store", "table")
+
+
+def start(settings: Settings, run_id: str) -> RunStore:
+    """Check where a run reads and writes, and freeze its settings in its folder.
+
+    Raises:
+        BadSettings: a place that is not set or outside `ingest.allowed_roots`, or a bad run id.
+    """
+    for name in PLACES:
+        place = getattr(settings, name)
+        if not place:
+            raise BadSettings(f"{name}: not set: give it as a setting, or as {environment_name(name)}")
+        roots.check(name, place, settings.ingest.allowed_roots)
+    store = RunStore.of(settings.store, run_id)
+    store.freeze(settings)
+    return store
+
+
+def new_run_id(now: datetime | None = None) -> str:
+    """An id for a run that was given none, from the time it starts."""
+    return (now or datetime.now(UTC)).strftime("manual__%Y-%m-%dT%H:%M:%S.%f")
+
+
+def run_task(task: str, run: str) -> Summary:
+    """Run one task of a run that was started.
+
+    Args:
+        task: one of `TASKS`.
+        run: URL of the run's folder.
+    """
+    store = RunStore(run)
+    module = importlib.import_module(f"sasrec_tasks.{task}")  # torch and the like only where needed
+    summary: Summary = module.run(store, store.settings())
+    return summary
+
+
+def run_all(
+    store: RunStore, *, around: Callable[[str], AbstractContextManager[None]] = lambda task: nullcontext()
+) -> dict[str, Any]:
+    """Run all tasks in this process.
+
+    Args:
+        around: called with each task's name; its context is held while the task runs.
+
+    Returns:
+        run_id, run (URL), as_of, and per task its summary and seconds; metrics and verdict whole.
+    """
+    seconds: dict[str, float] = {}
+    summaries: dict[str, Summary] = {}
+    for task in TASKS:
+        started = time.monotonic()
+        with around(task):
+            summaries[task] = run_task(task, store.uri)
+        seconds[task] = round(time.monotonic() - started, 3)
+    return result(store, summaries, seconds)
+
+
+def result(store: RunStore, summaries: Mapping[str, Summary], seconds: Mapping[str, float]) -> dict[str, Any]:
+    """What a finished run says about itself, as JSON can hold it."""
+    as_of = store.settings().as_of
+    export = summaries["export"]
+    return {
+        "run_id": store.run_id,
+        "run": store.uri,
+        "as_of": as_of.isoformat() if as_of else None,
+        "metrics": store.read_json("evaluate", "metrics.json"),
+        "verdict": store.read_json("gate", "verdict.json"),
+        "table": export["table"],
+        "version": export["version"],
+        "published": export["published"],
+        "resumed_from_epoch": summaries["train"]["resumed_from_epoch"],
+        "seconds": dict(seconds),
+        "tasks": dict(summaries),
+    }
+
+
+# A run that is triggered from outside
+
+
+def environment_name(name: str) -> str:
+    """Environment variable of a place: SASREC_SOURCE, …"""
+    return f"SASREC_{name.upper()}"
+
+
+def triggered_settings(
+    params: Mapping[str, Any],
+    conf: Mapping[str, Any],
+    deployment: Callable[[str], str | None],
+    as_of: datetime,
+) -> Settings:
+    """Settings of a run that someone triggered in the UI, by REST, or that the scheduler started.
+
+    Args:
+        params: the form's values, by the settings' names.
+        conf: what came with the trigger; Airflow lets unknown keys through, this does not.
+        deployment: reads what the operator has set: source, store, table, allowed_roots.
+        as_of: the run's own moment, where the form leaves it empty.
+
+    Raises:
+        BadSettings: unknown or operator-only settings, values out of bounds, or a place that is
+            named by the trigger and lies under none of the operator's roots.
+    """
+    for name, field in fields():
+        if is_operator_only(field) and name in conf:
+            raise BadSettings(f"{name}: only the operator of this deployment can set it")
+    values = {**params, **conf}
+    chosen = from_names({name: value for name, value in values.items() if value not in ("", None)} , where="conf")
+    allowed = deployment("allowed_roots")
+    allowed_roots = tuple(filter(None, (allowed or "").split(",")))
+    places = {}
+    for name in PLACES:
+        named = getattr(chosen, name)
+        if named:
+            roots.check(name, named, allowed_roots)
+        places[name] = named or deployment(name) or ""
+    update: dict[str, Any] = {**places, "as_of": chosen.as_of or as_of}
+    if chosen.source:
+        update["ingest"] = chosen.ingest.model_copy(update={"allowed_roots": allowed_roots})
+    return chosen.model_copy(update=update)

@@ -1,0 +1,85 @@
+"""A model in a folder: ``model.safetensors`` (weights) and ``model.json`` (sizes); nothing pickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "model.json"
+
+REMEDY = "restore the folder from a copy, or train and save the model again"
+
+
+def save_model(model: SASRec, folder: Path, **extra_json: Any) -> None:
+    """Write a model.
+
+    Args:
+        folder: made if need be; a model already in it is replaced.
+        extra_json: more keys of ``model.json``, next to ``config``.
+    """
+    text = json.dumps(dict(config=model.config.as_dict(), **extra_json), indent=2, allow_nan=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS_FILE
+    )
+    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> SASRec:
+    """Read a model that `save_model` wrote, in eval mode.
+
+    Raises:
+        ValueError: a file is missing or damaged, or the weights are not of the sizes in
+            ``model.json``.
+    """
+    with torch.device("meta"):  # shapes only: the weights come from the file
+        model = SASRec(_read_config(folder / CONFIG_FILE))
+    path = folder / WEIGHTS_FILE
+    weights = _read_weights(path)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if differences := [
+        f"{name} is {found.get(name, 'missing')} instead of {expected.get(name, 'absent')}"
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name) != found.get(name)
+    ]:
+        raise ValueError(f"{path} does not match {CONFIG_FILE}: {'; '.join(differences[:3])}; {REMEDY}")
+    model.to_empty(device=device)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _read_config(path: Path) -> SASRecConfig:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: {REMEDY}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error}): {REMEDY}") from error
+    sizes = content.get("config") if isinstance(content, dict) else None
+    if not isinstance(sizes, dict):
+        raise ValueError(f'{path} has no object "config": {REMEDY}')
+    if wrong := [name for name, size in sizes.items() if name != "dropout_rate" and type(size) is not int]:
+        raise ValueError(f"{path} has values that are not whole numbers ({', '.join(wrong)}): {REMEDY}")
+    try:
+        return SASRecConfig(**sizes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'{path} has an invalid "config" ({error}): {REMEDY}') from error
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: {REMEDY}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {REMEDY}") from error

@@ -1,0 +1,152 @@
+"""Task 3: every user's events in order of time, as flat arrays.
+
+Sorted by TIMESTAMP; events that tie keep the order in which they came in. DuckDB does it within a
+memory limit and spills the rest to disk. Which events are training, validation and test follows
+from the order alone (`LeaveLastTwoOut`), so nothing is copied apart.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+import duckdb
+import numpy as np
+
+from sasrec_tasks import contents
+from sasrec_tasks.artifacts import RunStore, Summary
+from sasrec_tasks.config import Settings
+from sasrec_tasks.contents import ITEMS, REJECTED, ROWS_AT_ONCE, SNAPSHOT, USERS
+from sasrec_tasks.errors import BadData
+from sasrec_tasks.progress import bar
+from sasrec_tasks.sasrec.sequences import Sequences
+
+log = logging.getLogger(__name__)
+
+VALID = """
+CREATE VIEW valid AS
+SELECT * FROM (SELECT *, file_row_number AS row FROM read_parquet($snapshot, file_row_number = true))
+ANTI JOIN (SELECT DISTINCT row FROM read_parquet($rejected)) USING (row)
+"""
+
+CATALOGUE = """
+CREATE TABLE items AS
+SELECT row_number() OVER (ORDER BY ITEM_ID)::INTEGER AS index, ITEM_ID, count(*) AS events
+FROM valid GROUP BY ITEM_ID HAVING count(*) >= $min_item_events
+"""
+
+PEOPLE = """
+CREATE TABLE users AS
+SELECT row_number() OVER (ORDER BY USER_ID) - 1 AS index, USER_ID, count(items.index) AS events
+FROM valid LEFT JOIN items USING (ITEM_ID) GROUP BY USER_ID
+"""
+
+SORTED = """
+SELECT items.index AS item, OUTCOME::FLOAT AS outcome, TIMESTAMP AS timestamp
+FROM valid JOIN items USING (ITEM_ID) JOIN users USING (USER_ID)
+ORDER BY users.index, TIMESTAMP, row
+"""
+
+
+def run(store: RunStore, settings: Settings) -> Summary:
+    """Write `items.parquet`, `users.parquet` and the arrays.
+
+    Returns:
+        users, items, events, users_evaluated, warnings.
+
+    Raises:
+        BadData: fewer than two users or items, or nobody with the three events an evaluation needs.
+    """
+    return store.once(
+        "split",
+        lambda folder: _split(store, settings, folder),
+        reads=["ingest", "validate"],
+        settings=settings.split.model_dump(mode="json", exclude={"memory_limit", "spill_folder"}),
+    )
+
+
+def _split(store: RunStore, settings: Settings, folder: Path) -> Summary:
+    with tempfile.TemporaryDirectory(prefix="split-", dir=settings.split.spill_folder or folder) as scratch:
+        config: dict[str, str | bool] = {
+            "memory_limit": settings.split.memory_limit.replace(" ", ""),
+            "temp_directory": scratch,
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+        }
+        with duckdb.connect(f"{scratch}/split.duckdb", config=config) as db:
+            _write(db, store, settings, folder)
+    return _summary(folder, settings)
+
+
+def _write(db: duckdb.DuckDBPyConnection, store: RunStore, settings: Settings, folder: Path) -> None:
+    snapshot = store.folder("ingest") / SNAPSHOT
+    rejected = store.folder("validate") / REJECTED
+    db.execute(VALID.replace("$snapshot", _quoted(snapshot)).replace("$rejected", _quoted(rejected)))
+    db.execute(CATALOGUE, {"min_item_events": settings.split.min_item_events})
+    db.execute(PEOPLE)
+    for table, file in (("items", ITEMS), ("users", USERS)):
+        db.execute(f"COPY (FROM {table} ORDER BY index) TO {_quoted(folder / file)} (FORMAT parquet, COMPRESSION zstd)")
+    lengths = db.execute("SELECT events FROM users ORDER BY index").fetchnumpy()["events"]
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+    np.save(folder / "offsets.npy", offsets)
+
+    total = int(offsets[-1])
+    arrays = {
+        name: np.lib.format.open_memmap(folder / f"{name}s.npy", mode="w+", dtype=dtype, shape=(total,))
+        for name, dtype in (("item", np.int32), ("outcome", np.float32), ("timestamp", np.int64))
+    }
+    done = 0
+    with bar("split", total, "events") as advance:
+        for batch in db.sql(SORTED).to_arrow_reader(ROWS_AT_ONCE):
+            for name, array in arrays.items():
+                array[done : done + len(batch)] = batch.column(name).to_numpy()
+            done += len(batch)
+            advance(done)
+    for array in arrays.values():
+        array.flush()
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _summary(folder: Path, settings: Settings) -> Summary:
+    """Counts, after refusing what can't be learned from."""
+    offsets, items, outcomes = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("offsets", "items", "outcomes"))
+    events = Sequences.from_offsets(offsets, items, outcomes)
+    num_users, num_items = len(events), int(items.max(initial=0))
+    source = settings.source
+    if num_users < 2:
+        raise BadData(f"{source}: USER_ID: all rows are of one user: recommendations are learned from many")
+    if num_items < 2:
+        raise BadData(
+            f"{source}: ITEM_ID: {num_items} item(s) with split.min_item_events={settings.split.min_item_events} "
+            "events: at least 2 are needed"
+        )
+    split = contents.leave_last_two_out(events, settings)
+    evaluated = len(split.test)
+    if evaluated == 0:
+        chosen = "" if settings.split.min_outcome is None else f" of OUTCOME ≥ {settings.split.min_outcome:g}"
+        raise BadData(
+            f"{source}: USER_ID: no user has {max(3, settings.split.min_user_events)} events{chosen} "
+            f"(the longest history has {int(split.whole.lengths.max(initial=0))}): one each is held out for "
+            "test and validation, so a longer period, or a lower split.min_outcome or split.min_user_events, is needed"
+        )
+    warnings = []
+    short = float((events.lengths <= 2).mean())
+    if short > 0.5:
+        warnings.append(
+            f"{short:.0%} of the users have two events or fewer: a sequence model is the wrong tool for them, "
+            "a popularity or item-to-item table would serve them as well"
+        )
+        log.warning("split: %s", warnings[-1])
+    summary = {
+        "users": num_users,
+        "items": num_items,
+        "events": len(items),
+        "users_evaluated": evaluated,
+        "warnings": warnings,
+    }
+    log.info("split: %s", ", ".join(f"{value:,} {key}" for key, value in summary.items() if key != "warnings"))
+    return summary

@@ -1,0 +1,64 @@
+"""What the pipeline asks of a place to publish to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+RECOMMENDATIONS = pa.schema(
+    [
+        pa.field("USER_ID", pa.string(), nullable=False),
+        pa.field("RANK", pa.int32(), nullable=False),  # from 1
+        pa.field("ITEM_ID", pa.string(), nullable=False),
+        pa.field("SCORE", pa.float32(), nullable=False),  # falls with RANK; comparable within a user only
+        pa.field("ORIGIN", pa.string(), nullable=False),  # "model" or "popular"
+        pa.field("RUN_ID", pa.string(), nullable=False),
+        pa.field("AS_OF", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
+POPULAR = pa.schema([column for column in RECOMMENDATIONS if column.name != "USER_ID"])
+"""The popular items, for users the model has never seen: SCORE is an item's share of the events."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One version of the table that holds a run's rows."""
+
+    version: int
+    run_id: str  # read off the rows
+    as_of: datetime  # read off the rows
+    metadata: dict[str, Any] = field(default_factory=dict)  # of the publish; empty if not known
+
+
+class Tables(Protocol):
+    """The recommendations and the popular items beside them."""
+
+    url: str
+
+    def published(self) -> Iterator[Published]:
+        """What is published, newest first, without what was rolled back; nothing where no table is."""
+        ...
+
+    def publish(
+        self,
+        rows: Iterator[pa.RecordBatch],
+        popular: pa.Table,
+        *,
+        run_id: str,
+        as_of: datetime,
+        metadata: dict[str, Any],
+    ) -> Published:
+        """Replace both tables by a run's rows, each in one atomic version, popular items first.
+
+        A run that is already published is not published again: what is there is returned.
+        """
+        ...
+
+    def count_rows(self, version: int) -> int:
+        """Rows of a version of the recommendations."""
+        ...

@@ -1,0 +1,219 @@
+"""Task 2: hold the snapshot against its contract, the YAML file in `schemas/`.
+
+Rows that break it are set aside with the reason; the run fails when types are wrong, when too many
+rows are rejected, or when nothing is left. The report is kept either way.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pandera
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from pandera.errors import SchemaErrors
+
+from sasrec_tasks.artifacts import RunStore, Summary, write_json
+from sasrec_tasks.config import Settings
+from sasrec_tasks.contents import MANIFEST, REJECTED, ROWS_AT_ONCE, SNAPSHOT
+from sasrec_tasks.errors import BadData, BadSettings
+from sasrec_tasks.progress import bar
+
+log = logging.getLogger(__name__)
+
+REPORT = "report.json"
+EXAMPLES = 3
+
+TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+"""Types of the schema files, as the snapshot has them."""
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),  # of the snapshot, from 0
+        ("column", pa.string()),
+        ("value", pa.string()),
+        ("reason", pa.string()),
+        ("file", pa.string()),  # of the source
+    ]
+)
+
+
+def run(store: RunStore, settings: Settings) -> Summary:
+    """Check every row of the snapshot; write `report.json` and `rejected.parquet`.
+
+    Returns:
+        rows, rejected (rows, not reasons), problems (empty).
+
+    Raises:
+        BadData: a column of the wrong type, too many rows rejected, or none left.
+    """
+    schema_file = _schema_file(settings)
+    schema = build_schema(schema_file)
+    snapshot = store.folder("ingest") / SNAPSHOT
+    files = store.read_json("ingest", MANIFEST)["files"]
+    limit = settings.validate_.max_rejected_share
+    summary = store.once(
+        "validate",
+        lambda folder: _check(snapshot, files, schema, limit, folder),
+        reads=["ingest"],
+        settings={"max_rejected_share": limit, "schema": schema_file.read_text(encoding="utf-8")},
+    )
+    if summary["problems"]:
+        raise BadData(f"{settings.source}: " + "; ".join(summary["problems"]))
+    return summary
+
+
+def build_schema(file: Path) -> pandera.DataFrameSchema:
+    """The pandera schema of a file in the dialect `columns: - name: …, type: …`.
+
+    Built here since pandera's own reader takes this dialect and drops the types.
+
+    Raises:
+        BadSettings: not such a file, or an unknown type or check.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        columns = {str(column["name"]): _column(column) for column in content["columns"]}
+    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
+        raise BadSettings(f"{file}: not a table schema (`columns: - name: …, type: …`): {error}") from error
+    return pandera.DataFrameSchema(columns, strict=False)
+
+
+def _column(column: dict[str, Any]) -> pandera.Column:
+    unknown = set(column) - {"name", "type", "nullable", "checks", "what"}
+    if unknown:
+        raise ValueError(f"unknown key {sorted(unknown)[0]!r} at column {column['name']}")
+    if column["type"] not in TYPES:
+        raise ValueError(f"unknown type {column['type']!r}: use {', '.join(TYPES)}")
+    checks = []
+    for name, argument in (column.get("checks") or {}).items():
+        if name == "is_finite":
+            checks.append(pandera.Check(_is_finite, name=name))
+        elif isinstance(argument, dict):
+            checks.append(getattr(pandera.Check, name)(**argument))
+        else:
+            checks.append(getattr(pandera.Check, name)(argument))
+    return pandera.Column(
+        pd.ArrowDtype(TYPES[column["type"]]), checks, nullable=bool(column.get("nullable", False))
+    )
+
+
+def _is_finite(values: pd.Series) -> pd.Series:
+    return pd.Series(np.isfinite(values.to_numpy(dtype=float, na_value=np.nan)), index=values.index)
+
+
+def _schema_file(settings: Settings) -> Path:
+    if settings.validate_.schema_file:
+        return Path(settings.validate_.schema_file)
+    name = "schemas/interactions_schema_with_timestamp_training.yaml"
+    here = Path(__file__).parent
+    return next(file for file in (here / name, here.parent / name) if file.exists())
+
+
+def _check(
+    snapshot: Path, files: list[dict[str, Any]], schema: pandera.DataFrameSchema, limit: float, folder: Path
+) -> Summary:
+    parquet = pq.ParquetFile(snapshot)
+    rows = parquet.metadata.num_rows
+    problems = _wrong_types(parquet.schema_arrow, schema)
+    first_rows = np.cumsum([0, *(file["rows"] for file in files)])
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: list[dict[str, Any]] = []
+    rejected_rows = 0
+    with pq.ParquetWriter(folder / REJECTED, REJECTED_SCHEMA, compression="zstd") as writer:
+        for rejected in () if problems else _rejected(parquet, schema):
+            source = np.searchsorted(first_rows, rejected["row"], side="right") - 1
+            rejected["file"] = [files[i]["file"] for i in source]
+            counts.update(zip(rejected["column"], rejected["reason"], strict=True))
+            rejected_rows += rejected["row"].nunique()
+            examples += rejected.head(EXAMPLES - len(examples)).to_dict("records")
+            writer.write_table(pa.Table.from_pandas(rejected, REJECTED_SCHEMA, preserve_index=False))
+
+    if rejected_rows == rows and not problems:
+        problems.append(f"all {rows:,} rows are rejected, nothing is left" + _listed(counts, examples))
+    elif rejected_rows > limit * rows:
+        problems.append(
+            f"{rejected_rows:,} of {rows:,} rows are rejected, more than validate.max_rejected_share={limit:g}"
+            + _listed(counts, examples)
+        )
+    elif rejected_rows:
+        log.warning("validate: %s of %s rows rejected%s", rejected_rows, rows, _listed(counts, examples))
+    report = {
+        "rows": rows,
+        "rejected": rejected_rows,
+        "reasons": [{"column": c, "reason": r, "count": n} for (c, r), n in counts.most_common()],
+        "examples": examples,
+        "problems": problems,
+    }
+    write_json(folder / REPORT, report)
+    return {"rows": rows, "rejected": rejected_rows, "problems": problems}
+
+
+def _wrong_types(found: pa.Schema, schema: pandera.DataFrameSchema) -> list[str]:
+    problems = []
+    for name, column in schema.columns.items():
+        wanted = next(kind for kind, arrow in TYPES.items() if column.dtype.type == pd.ArrowDtype(arrow))
+        if name not in found.names:
+            problems.append(f"missing column {name}")
+        elif found.field(name).type != TYPES[wanted]:
+            is_id = name in ("USER_ID", "ITEM_ID") and pa.types.is_integer(found.field(name).type)
+            remedy = "set ingest.cast_ids=true to take integers as text" if is_id else "convert it in the source"
+            problems.append(f"column {name} is {found.field(name).type}, must be {wanted}: {remedy}")
+    return problems
+
+
+def _rejected(parquet: pq.ParquetFile, schema: pandera.DataFrameSchema) -> Iterator[pd.DataFrame]:
+    """The reasons to reject rows, a frame per chunk: row, column, value, reason."""
+    names = [name for name in schema.columns if name in parquet.schema_arrow.names]
+    first = 0
+    with bar("validate", parquet.metadata.num_rows, "rows") as advance:
+        for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, columns=names):
+            frame = batch.to_pandas(types_mapper=pd.ArrowDtype)
+            try:
+                schema.validate(frame, lazy=True)
+            except SchemaErrors as errors:
+                yield _reasons(errors.failure_cases, first)
+            first += len(batch)
+            advance(first)
+
+
+def _reasons(cases: pd.DataFrame, first: int) -> pd.DataFrame:
+    cases = cases.drop_duplicates(["index", "column"])  # a missing value fails its other checks too
+    return pd.DataFrame(
+        {
+            "row": cases["index"].astype("int64") + first,
+            "column": cases["column"].astype(str),
+            "value": [None if pd.isna(value) else str(value) for value in cases["failure_case"]],
+            "reason": [_reason(check) for check in cases["check"]],
+        }
+    ).sort_values("row", kind="stable")
+
+
+def _reason(check: str) -> str:
+    known = {"not_nullable": "is missing", "is_finite": "is not a finite number"}
+    if check.startswith("str_length(1"):
+        return "is empty"
+    if check.startswith("greater_than_or_equal_to(0"):
+        return "is not a time (before 1970)"
+    return known.get(check, f"fails {check}")
+
+
+def _listed(counts: Counter[tuple[str, str]], examples: list[dict[str, Any]]) -> str:
+    reasons = ", ".join(f"{column} {reason} ({count:,})" for (column, reason), count in counts.most_common())
+    shown = ", ".join(
+        f"snapshot row {row['row']} (of {row['file']}): {row['column']}={_short(row['value'])}" for row in examples
+    )
+    return f": {reasons}; for instance {shown}"
+
+
+def _short(value: str | None) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sasrec_tasks.sasrec.batches import Batch, Batches, bucketed, sample_negatives
+from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut, Sequences
+
+Make = Callable[..., Sequences]
+lengths_of_users = st.lists(st.integers(0, 12), min_size=1, max_size=40)
+
+
+def distinct_items(lengths: list[int]) -> list[list[int]]:
+    """Sequences in which every event has an item of its own: 1, 2, 3, …"""
+    items = iter(range(1, sum(lengths) + 1))
+    return [[next(items) for _ in range(length)] for length in lengths]
+
+
+def batches(sequences: Sequences, **changes: Any) -> Batches:
+    settings: dict[str, Any] = {
+        "num_items": max(2, len(sequences.items)),
+        "max_len": 5,
+        "batch_size": 4,
+        "num_negatives": 3,
+        "implicit": True,
+        "random_state": 1,
+    }
+    return Batches(sequences=sequences, **{**settings, **changes})
+
+
+def same(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(
+        vars(x).keys() == vars(y).keys()
+        and all(torch.equal(vars(x)[name], vars(y)[name]) for name in vars(x))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+@given(lengths=lengths_of_users, max_len=st.integers(1, 8), epoch=st.integers(0, 3))
+@settings(deadline=None)
+def test_every_training_position_appears_once_an_epoch(
+    sequences: Make, lengths: list[int], max_len: int, epoch: int
+) -> None:
+    rows = distinct_items(lengths)
+    drawn = batches(sequences(rows), max_len=max_len)
+    targets = [target for batch in drawn.epoch(epoch) for target in batch.targets.tolist()]
+    expected = [item for row in rows for item in row[1:][-max_len:]]
+    assert Counter(targets) == Counter(expected)
+    assert drawn.positions == len(expected)
+
+
+@given(lengths=lengths_of_users, max_len=st.integers(1, 8))
+@settings(deadline=None)
+def test_each_target_follows_its_input(sequences: Make, lengths: list[int], max_len: int) -> None:
+    rows = distinct_items(lengths)
+    follower = {item: after for row in rows for item, after in zip(row, row[1:], strict=False)}
+    for batch in batches(sequences(rows), max_len=max_len).epoch(1):
+        assert batch.inputs.shape[1] <= max_len
+        inputs = batch.inputs.flatten()[batch.slots].tolist()
+        assert [follower[item] for item in inputs] == batch.targets.tolist()
+
+
+@given(lengths=lengths_of_users)
+@settings(deadline=None)
+def test_rows_are_oldest_first_with_all_padding_at_the_end(sequences: Make, lengths: list[int]) -> None:
+    for batch in batches(sequences(distinct_items(lengths))).epoch(1):
+        assert len(batch.inputs) <= 4
+        real = batch.inputs != 0
+        assert not (real[:, 1:] & ~real[:, :-1]).any()
+        assert real[:, 0].all()
+        assert real.any(0).all()  # no column of padding alone
+        assert torch.equal(real.flatten().nonzero()[:, 0], batch.slots)
+        consecutive = (batch.inputs[:, 1:] - batch.inputs[:, :-1])[real[:, 1:]]
+        assert (consecutive == 1).all()
+
+
+@given(lengths=lengths_of_users, num_negatives=st.integers(1, 20), extra=st.integers(0, 5))
+@settings(deadline=None)
+def test_negatives_are_items_other_than_the_positive(
+    sequences: Make, lengths: list[int], num_negatives: int, extra: int
+) -> None:
+    events = sequences(distinct_items(lengths))
+    num_items = max(2, len(events.items)) + extra
+    for batch in batches(events, num_negatives=num_negatives, num_items=num_items).epoch(1):
+        assert batch.negatives.shape == (len(batch.targets), num_negatives)
+        assert (batch.negatives >= 1).all()
+        assert (batch.negatives <= num_items).all()
+        assert (batch.negatives != batch.targets[:, None]).all()
+
+
+@pytest.mark.parametrize("target", [1, 4, 7])
+def test_negatives_are_uniform_over_the_other_items(target: int) -> None:
+    drawn = sample_negatives(np.full(1000, target), 60, 7, np.random.default_rng(0))
+    counts = np.bincount(drawn.ravel(), minlength=8)
+    assert counts[[0, target]].tolist() == [0, 0]
+    others = np.delete(counts, [0, target])
+    assert others == pytest.approx(np.full(6, 10_000), abs=500)
+
+
+def test_negatives_need_a_second_item(sequences: Make) -> None:
+    with pytest.raises(ValueError, match="at least 2 items, not 1"):
+        batches(sequences([[1, 1, 1]]), num_items=1)
+
+
+def test_an_epoch_is_drawn_from_random_state_and_number_alone(sequences: Make) -> None:
+    drawn = batches(sequences(distinct_items([7] * 30)))
+    first, second = list(drawn.epoch(1)), list(drawn.epoch(2))
+    np.random.default_rng().random(5)
+    torch.rand(5)
+    again = batches(sequences(distinct_items([7] * 30)))
+    assert same(list(again.epoch(2)), second)
+    assert same(list(again.epoch(1)), first)
+    assert not same(first, second)
+    other = batches(sequences(distinct_items([7] * 30)), random_state=2)
+    assert not same(list(other.epoch(1)), first)
+
+
+def test_users_meet_others_in_each_epoch(sequences: Make) -> None:
+    drawn = batches(sequences(distinct_items([3] * 40)))
+
+    def company(epoch: int) -> set[frozenset[int]]:
+        return {frozenset(batch.inputs[:, 0].tolist()) for batch in drawn.epoch(epoch)}
+
+    assert len(company(1) & company(2)) < 3
+
+
+@given(lengths=lengths_of_users)
+@settings(deadline=None)
+def test_nothing_from_held_out_events_is_in_training(sequences: Make, lengths: list[int]) -> None:
+    rows = distinct_items(lengths)
+    split = LeaveLastTwoOut.of(sequences(rows))
+    held_out = {item for row in rows if len(row) >= 3 for item in row[-2:]}
+    for batch in batches(split.train, num_items=max(2, sum(lengths))).epoch(1):
+        assert not held_out & set(batch.inputs.flatten().tolist())
+        assert not held_out & set(batch.targets.tolist())
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_labels_are_the_targets_outcomes_unless_implicit(sequences: Make, implicit: bool) -> None:
+    rows = distinct_items([4, 6, 2])
+    events = sequences(rows, [[item / 16 for item in row] for row in rows])
+    for batch in batches(events, implicit=implicit).epoch(1):
+        expected = torch.ones(len(batch.targets)) if implicit else batch.targets / 16
+        assert torch.equal(batch.labels, expected)
+        assert batch.labels.dtype == torch.float32
+
+
+def test_memory_mapped_sequences_give_the_same_batches(
+    random_split: LeaveLastTwoOut, mapped: Callable[[Sequences], Sequences]
+) -> None:
+    on_disk = batches(mapped(random_split.train), num_items=30)
+    in_memory = batches(random_split.train, num_items=30)
+    assert same(list(on_disk.epoch(1)), list(in_memory.epoch(1)))
+
+
+@given(lengths=st.lists(st.integers(1, 50), max_size=300), batch_size=st.integers(1, 20))
+@settings(deadline=None)
+def test_every_row_is_in_one_batch(lengths: list[int], batch_size: int) -> None:
+    got = list(bucketed(np.array(lengths, dtype=np.int64), batch_size, np.random.default_rng(0)))
+    assert all(1 <= len(rows) <= batch_size for rows in got)
+    assert sorted(np.concatenate([*got, np.array([], dtype=np.int64)]).tolist()) == list(range(len(lengths)))
+
+
+def test_rows_of_a_batch_are_of_similar_length_and_batches_in_random_order() -> None:
+    lengths = np.random.default_rng(0).integers(1, 200, size=3000)
+    got = [lengths[rows] for rows in bucketed(lengths, 32, np.random.default_rng(1))]
+    slots = sum(len(batch) * batch.max() for batch in got)
+    assert lengths.sum() / slots > 0.9
+    longest = np.array([batch.max() for batch in got])
+    assert abs(np.corrcoef(longest[1:], longest[:-1])[0, 1]) < 0.4

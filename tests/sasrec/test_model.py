@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sasrec_tasks.sasrec.model import Attention, Dropout, SASRec, SASRecConfig
+
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+ModelFactory = Callable[..., SASRec]
+histories = st.lists(st.integers(1, 30), min_size=1, max_size=10)
+
+
+def seeded(model: SASRec, items: torch.Tensor) -> torch.Tensor:
+    """The output, with the same dropout masks at every call."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        out: torch.Tensor = model(items)
+    return out
+
+
+@pytest.mark.parametrize("training", [False, True])
+@given(history=st.lists(st.integers(1, 30), min_size=2, max_size=10), data=st.data())
+@settings(deadline=None, max_examples=40)
+def test_no_position_attends_to_a_later_one(
+    random_model: ModelFactory, training: bool, history: list[int], data: st.DataObject
+) -> None:
+    model = random_model(num_blocks=2, dropout_rate=0.3).train(training)
+    slot = data.draw(st.integers(0, len(history) - 2))
+    later = data.draw(st.lists(st.integers(1, 30), min_size=len(history), max_size=len(history)))
+    changed = history[: slot + 1] + later[slot + 1 :]
+    before, after = seeded(model, torch.tensor([history])), seeded(model, torch.tensor([changed]))
+    torch.testing.assert_close(before[0, : slot + 1], after[0, : slot + 1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_every_position_attends_to_all_earlier_ones(random_model: ModelFactory, training: bool) -> None:
+    model = random_model(dropout_rate=0.001 if training else 0.0).train(training)
+    history = torch.arange(1, 11)[None]
+    before = seeded(model, history)
+    for slot in range(10):
+        changed = history.clone()
+        changed[0, slot] = 30
+        differences = (seeded(model, changed) - before).abs().amax(-1)[0]
+        assert (differences[slot:] > 1e-4).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@given(rows=st.lists(histories, min_size=1, max_size=6), extra=st.integers(0, 10))
+@settings(deadline=None, max_examples=40)
+def test_padding_influences_nothing(
+    random_model: ModelFactory, device: str, rows: list[list[int]], extra: int
+) -> None:
+    model = random_model().to(device)
+    width = min(max(len(row) for row in rows) + extra, 10)
+    batch = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
+    with torch.no_grad():
+        together = model(batch)
+        for row, out in zip(rows, together, strict=True):
+            alone = model(torch.tensor([row], device=device))[0]
+            torch.testing.assert_close(out[: len(row)], alone, atol=1e-5, rtol=0)
+
+
+@given(history=histories)
+@settings(deadline=None, max_examples=40)
+def test_most_recent_item_is_always_at_the_last_position(
+    random_model: ModelFactory, history: list[int]
+) -> None:
+    """A short history reads the same in a model that has only the last positions."""
+    model = random_model(max_len=10)
+    short = random_model(max_len=len(history))
+    weights = model.state_dict()
+    weights["position_embedding.weight"] = weights["position_embedding.weight"][-len(history) :]
+    short.load_state_dict(weights)
+    items = torch.tensor([history])
+    torch.testing.assert_close(seeded(model, items), seeded(short, items), atol=1e-5, rtol=0)
+
+
+def test_positions_matter(random_model: ModelFactory) -> None:
+    model = random_model()
+    same_item = seeded(model, torch.tensor([[5, 5, 5]]))[0]
+    assert not torch.allclose(same_item[0], same_item[1], atol=1e-3)
+
+
+def test_rows_longer_than_max_len_are_refused(random_model: ModelFactory) -> None:
+    with pytest.raises(ValueError, match="rows of 11 items for a model of max_len=10"):
+        random_model(max_len=10)(torch.ones(1, 11, dtype=torch.int64))
+
+
+@given(rows=st.lists(histories, min_size=1, max_size=4))
+@settings(deadline=None, max_examples=40)
+def test_training_attention_equals_the_fused_kernel_when_nothing_is_dropped(
+    random_model: ModelFactory, rows: list[list[int]]
+) -> None:
+    model = random_model(dropout_rate=0.001)  # rounds to 0/256: the training path, no drops
+    width = max(len(row) for row in rows)
+    batch = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    trained, evaluated = seeded(model.train(), batch), seeded(model.eval(), batch)
+    torch.testing.assert_close(trained, evaluated, atol=1e-5, rtol=0)
+
+
+def test_training_attention_equals_the_fused_kernel_on_average() -> None:
+    torch.manual_seed(0)
+    attention = Attention(SASRecConfig(num_items=1, hidden_units=8, num_heads=2, dropout_rate=0.3))
+    x = torch.randn(1, 6, 8)
+    with torch.no_grad():
+        draws = attention.train()(x.expand(20_000, 6, 8))
+        expected = attention.eval()(x)[0]
+    error = draws.std(0) / 20_000**0.5
+    assert (draws.std(0) > 0).all()
+    assert ((draws.mean(0) - expected).abs() < 6 * error).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.5, 0.9])
+def test_dropout_keeps_rate_and_expectation(rate: float, device: str) -> None:
+    torch.manual_seed(0)
+    n = 400_003  # not whole words
+    out = Dropout(rate)(torch.ones(n, device=device))
+    deviation = (rate * (1 - rate) / n) ** 0.5
+    assert float((out == 0).float().mean()) == pytest.approx(rate, abs=1 / 512 + 5 * deviation)
+    assert float(out.double().mean()) == pytest.approx(1, abs=5 * deviation / (1 - rate))
+    assert len(out.unique()) == 2
+
+
+def test_dropout_drops_neighbours_independently() -> None:
+    torch.manual_seed(0)
+    dropped = (Dropout(0.5)(torch.ones(400_000)) == 0).double() - 0.5
+    for lag in range(1, 17):
+        assert abs(float((dropped[lag:] * dropped[:-lag]).mean()) / 0.25) < 5 / 400_000**0.5
+
+
+def test_dropout_follows_the_torch_seed() -> None:
+    dropout, x = Dropout(0.5), torch.ones(3, 50)
+    torch.manual_seed(3)
+    first, second = dropout(x), dropout(x)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(x), first)
+    assert not torch.equal(first, second)
+
+
+@given(rate=st.floats(0, 1, exclude_max=True))
+@settings(deadline=None)
+def test_dropout_stays_finite_at_any_rate(rate: float) -> None:
+    assert torch.isfinite(Dropout(rate)(torch.ones(100))).all()
+
+
+def test_dropout_does_nothing_in_eval_mode() -> None:
+    x = torch.randn(1000)
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+
+
+def test_padding_item_starts_as_zero() -> None:
+    assert not SASRec(SASRecConfig(num_items=5)).item_embedding.weight[0].any()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"num_items": 0}, "num_items must be at least 1"),
+        ({"num_blocks": 0}, "num_blocks must be at least 1"),
+        ({"max_len": -1}, "max_len must be at least 1"),
+        ({"hidden_units": 10, "num_heads": 3}, "must be divisible by num_heads"),
+        ({"dropout_rate": 1.0}, "dropout_rate must be in"),
+        ({"dropout_rate": -0.1}, "dropout_rate must be in"),
+    ],
+)
+def test_impossible_sizes_are_refused(sizes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SASRecConfig(**{"num_items": 5, **sizes})
