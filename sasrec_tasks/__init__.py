@@ -1,0 +1,1 @@
+"""A nightly, gated, resumable SASRec pipeline: one module per task, and the core in `sasrec`."""

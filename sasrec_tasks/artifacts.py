@@ -27,8 +27,9 @@ from typing import Any
 import fsspec
 from filelock import FileLock
 
-from sasrec_tasks.config import Settings, as_names, from_names
+from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.naming import as_names, from_names
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,10 @@ class RunStore:
         self._write(SETTINGS, json.dumps(as_names(settings), indent=2).encode())
         return settings
 
+    def is_started(self) -> bool:
+        """Whether a run of this id was started."""
+        return bool(self.fs.exists(f"{self.root}/{SETTINGS}"))
+
     def settings(self) -> Settings:
         """The settings the run was started with.
 
@@ -138,7 +143,9 @@ class RunStore:
         for name, expected in marker.files.items():
             file = folder / name
             if not file.exists() or file.stat().st_size != expected["bytes"]:
-                raise OSError(f"{self.uri}/{task}/{name}: damaged or missing: clear `{task}` and run it again")
+                raise OSError(
+                    f"{self.uri}/{task}/{name}: damaged or missing: clear `{task}` and run it again"
+                )
         return folder
 
     def read_json(self, task: str, name: str) -> Any:
@@ -212,7 +219,7 @@ class RunStore:
                     self.fs.rm_file(f"{self.root}/{task}/{name}")
             for name in marker.files:
                 if self.is_local:
-                    os.replace(folder / name, Path(self.root) / task / name)
+                    (folder / name).replace(Path(self.root) / task / name)
                 else:  # whole objects: nothing is visible at a key before it is complete
                     self.fs.put_file(str(folder / name), f"{self.root}/{task}/{name}")
             self._write(f"{task}/{MARKER}", json.dumps(asdict(marker), indent=1).encode())
@@ -286,7 +293,7 @@ class RunStore:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        beside.replace(path)
 
 
 def write_json(file: Path, value: Any) -> None:

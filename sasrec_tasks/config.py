@@ -7,18 +7,12 @@ is imported here: the DAG file reads this module each time it is parsed.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from sasrec_tasks.errors import BadSettings
-
-OPERATOR_ONLY = {"operator_only": True}
+OPERATOR_ONLY: dict[str, Any] = {"operator_only": True}
 """Marks what someone who triggers a run in the UI may not choose: only the command line, its
 configuration file and the deployment's environment may."""
 
@@ -90,7 +84,9 @@ class Split(Group):
 class Train(Group):
     """The model and how it is trained; defaults as in the paper and in scikit-rec."""
 
-    hidden_units: int = Field(default=50, ge=1, le=4096, title="Hidden units", json_schema_extra={"section": "model"})
+    hidden_units: int = Field(
+        default=50, ge=1, le=4096, title="Hidden units", json_schema_extra={"section": "model"}
+    )
     """Width of embeddings and attention, divisible by num_heads."""
 
     num_blocks: int = Field(default=2, ge=1, le=64, title="Blocks", json_schema_extra={"section": "model"})
@@ -99,10 +95,14 @@ class Train(Group):
     num_heads: int = Field(default=1, ge=1, le=64, title="Heads", json_schema_extra={"section": "model"})
     """Attention heads."""
 
-    dropout_rate: float = Field(default=0.2, ge=0, lt=1, title="Dropout", json_schema_extra={"section": "model"})
+    dropout_rate: float = Field(
+        default=0.2, ge=0, lt=1, title="Dropout", json_schema_extra={"section": "model"}
+    )
     """On embeddings, attention weights and feed-forward."""
 
-    max_len: int = Field(default=50, ge=1, le=10_000, title="History length", json_schema_extra={"section": "model"})
+    max_len: int = Field(
+        default=50, ge=1, le=10_000, title="History length", json_schema_extra={"section": "model"}
+    )
     """How many of a user's most recent items the model reads."""
 
     loss: Literal["bce", "mse"] = Field(default="bce", title="Loss")
@@ -129,7 +129,9 @@ class Train(Group):
     early_stopping_patience: int | None = Field(default=10, ge=1, title="Patience")
     """Epochs without a better validation metric before training stops; None never stops early."""
 
-    early_stopping_metric: Literal["ndcg@10", "loss"] = Field(default="ndcg@10", title="Early stopping metric")
+    early_stopping_metric: Literal["ndcg@10", "loss"] = Field(
+        default="ndcg@10", title="Early stopping metric"
+    )
     """On the validation items: NDCG@10 of full ranking, or the loss."""
 
     validation_users: int = Field(default=10_000, ge=1, title="Validation users")
@@ -239,118 +241,3 @@ GROUPS: dict[str, type[Group]] = {
     if isinstance(field.annotation, type) and issubclass(field.annotation, Group)
 }
 """Task → its settings."""
-
-
-def fields() -> Iterator[tuple[str, FieldInfo]]:
-    """Every setting by the name people use: `source`, …, `train.epochs`, …"""
-    for name, field in Settings.model_fields.items():
-        if (field.alias or name) not in GROUPS:
-            yield name, field
-    for group, settings in GROUPS.items():
-        for name, field in settings.model_fields.items():
-            yield f"{group}.{name}", field
-
-
-def is_operator_only(field: FieldInfo) -> bool:
-    """Whether people who trigger a run may not choose it."""
-    extra = field.json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("operator_only"))
-
-
-def from_names(values: Mapping[str, Any], *, where: str = "settings") -> Settings:
-    """Settings from flat names.
-
-    Args:
-        values: `{"source": …, "train.epochs": 5, …}`; nested groups, as in YAML, may be mixed in.
-        where: what an error calls the place they came from.
-
-    Raises:
-        BadSettings: unknown names (with the nearest known one) and values out of bounds, all of
-            them in one message.
-    """
-    nested: dict[str, Any] = {}
-    problems: list[str] = []
-    known = dict(fields())
-    for name, value in _flat(values).items():
-        if name not in known:
-            problems.append(f"{name}: no such setting{_nearest(name, known)}")
-            continue
-        group, _, field = name.rpartition(".")
-        (nested.setdefault(group, {}) if group else nested)[field] = value
-    try:
-        settings = Settings.model_validate(nested)
-    except ValidationError as error:
-        problems += [_said(detail) for detail in error.errors()]
-    if problems:
-        raise BadSettings(f"{where}: " + "; ".join(problems))
-    return settings
-
-
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """`["train.epochs=5", …]` → `{"train.epochs": 5, …}`; values are read as YAML.
-
-    Raises:
-        BadSettings: something that is not `name=value`.
-    """
-    import yaml
-
-    values: dict[str, Any] = {}
-    texts = {name for name, field in fields() if field.annotation is str}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise BadSettings(f"--set {assignment}: write it as name=value, for instance train.epochs=5")
-        try:
-            values[name.strip()] = text if name.strip() in texts else yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise BadSettings(f"--set {assignment}: the value is not valid YAML: {error}") from error
-    return values
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Settings of a YAML file, groups nested or names dotted.
-
-    Raises:
-        BadSettings: no such file, or no mapping in it.
-    """
-    import yaml
-
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadSettings(f"{file}: can't be read as YAML: {error}") from error
-    if not isinstance(values, dict | None):
-        raise BadSettings(f"{file}: must hold settings, for instance `train: {{epochs: 5}}`")
-    return _flat(values or {})
-
-
-def as_names(settings: Settings) -> dict[str, Any]:
-    """The inverse of `from_names`, as JSON can hold it."""
-    return _flat(settings.model_dump(mode="json", by_alias=True))
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in GROUPS and isinstance(value, Mapping):
-            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
-        else:
-            flat[str(name)] = value
-    return flat
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    endings = {full.rpartition(".")[2]: full for full in known}
-    near = difflib.get_close_matches(name, known, n=1) or [
-        endings[ending] for ending in difflib.get_close_matches(name.rpartition(".")[2], endings, n=1)
-    ]
-    return f", did you mean {near[0]}?" if near else ""
-
-
-def _said(detail: Any) -> str:
-    place = ".".join(str(part) for part in detail["loc"] if part != "validate_")
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "value_error" and place in GROUPS:
-        return f"{place}.{message}"
-    message = message[:1].lower() + message[1:]
-    return f"{place}={detail['input']!r}: {message}"

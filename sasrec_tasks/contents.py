@@ -47,7 +47,8 @@ def interactions(store: RunStore, settings: Settings) -> Interactions:
     folder = store.folder("split")
 
     def array(name: str) -> np.ndarray:
-        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        loaded: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return loaded
 
     events = Sequences.from_offsets(array("offsets"), array("items"), array("outcomes"))
     return Interactions(

@@ -13,11 +13,11 @@ class RetryCannotHelp(Exception):  # noqa: N818 - it says what the retry policy 
     exit_status = 1
 
 
-class BadData(RetryCannotHelp, ValueError):
+class BadData(RetryCannotHelp, ValueError):  # noqa: N818
     """The interactions can't be used. The message names file, column and value, and what to do."""
 
 
-class BadSettings(RetryCannotHelp, ValueError):
+class BadSettings(RetryCannotHelp, ValueError):  # noqa: N818
     """A setting can't be used. The message names the setting, its value and what is allowed."""
 
     exit_status = 2

@@ -122,4 +122,3 @@ def _write_ranks(store: RunStore, data: Interactions, ranks: dict[str, dict[str,
             columns[f"{scorer}.{protocol}.better"] = protocols[protocol].better
             columns[f"{scorer}.{protocol}.tied"] = protocols[protocol].tied
     pq.write_table(pa.table(columns), file, compression="zstd")
-

@@ -51,7 +51,9 @@ def run(store: RunStore, settings: Settings) -> Summary:
     before = list(tables.published())
     marker = store.marker("export")
     if marker and marker.summary["published"] and store.run_id not in {each.run_id for each in before}:
-        log.warning("export: run %s was rolled back since it was published: publishing it again", store.run_id)
+        log.warning(
+            "export: run %s was rolled back since it was published: publishing it again", store.run_id
+        )
         store.forget("export")
     assert settings.as_of is not None  # frozen when the run started
     superseded = bool(before) and before[0].as_of > settings.as_of and before[0].run_id != store.run_id
@@ -79,7 +81,8 @@ def _export(store: RunStore, settings: Settings, superseded: bool, folder: Path)
                 writer.write_batch(batch)
         log.warning(
             "export: %s holds a newer as_of than %s: not replaced, the rows are in this run's folder",
-            settings.table, settings.as_of.isoformat(),
+            settings.table,
+            settings.as_of.isoformat(),
         )
     else:
         published = tables.publish(
@@ -100,7 +103,7 @@ def _export(store: RunStore, settings: Settings, superseded: bool, folder: Path)
         "table": settings.table,
         "version": version,
         "published": not superseded,
-        "rows": rows.written if version is None else tables.count_rows(version),
+        "rows": rows.written if version is None else tables.rows(version).count_rows(),
         "users": len(rows.data.events),
         "users_by_origin": rows.users_by_origin,
         "metrics": {
@@ -141,7 +144,9 @@ class _Rows:
         shares = self.popularity()
         best = np.argsort(-shares, kind="stable")
         best = best[shares[best] > -np.inf][: self.settings.export.popular_items]
-        return self._table(POPULAR, RANK=np.arange(1, len(best) + 1), items=best, SCORE=shares[best], ORIGIN="popular")
+        return self._table(
+            POPULAR, RANK=np.arange(1, len(best) + 1), items=best, SCORE=shares[best], ORIGIN="popular"
+        )
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows in order of user and rank, one batch per `export.block_users` users."""
@@ -154,7 +159,9 @@ class _Rows:
                 yield from self._block(model, popular, rows, names.column(0))
                 advance(int(rows[-1]) + 1)
 
-    def _block(self, model: SASRec, popular: Scorer, rows: Int64, names: pa.Array) -> Iterator[pa.RecordBatch]:
+    def _block(
+        self, model: SASRec, popular: Scorer, rows: Int64, names: pa.Array
+    ) -> Iterator[pa.RecordBatch]:
         histories = self.data.split.whole.select(rows)
         by_model = histories.lengths > 0
         scorer = model_scorer(model, histories)
@@ -164,7 +171,9 @@ class _Rows:
         for part in blocks(len(rows), BLOCK_USERS):
             for score, chosen in ((scorer, part[by_model[part]]), (popular, part[~by_model[part]])):
                 if len(chosen):
-                    seen = self.data.events.select(rows[chosen]) if self.settings.export.exclude_seen else None
+                    seen = (
+                        self.data.events.select(rows[chosen]) if self.settings.export.exclude_seen else None
+                    )
                     best, indices = top_k(score, seen, chosen, k)
                     scores[chosen], items[chosen] = best.cpu().numpy(), indices.cpu().numpy()
         served = scores > -np.inf

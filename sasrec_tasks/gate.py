@@ -277,4 +277,3 @@ def _translated(histories: Sequences, index: Int64) -> Sequences:
         items=items[known].astype(np.int32),
         outcomes=histories.outcomes[positions[known]],
     )
-

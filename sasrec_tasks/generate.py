@@ -39,6 +39,9 @@ END = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
 YEAR = 365 * 24 * 3600  # seconds
 K = 10
 ID = 1
+STYLES = 4
+CATS = 8
+SHIFT = 5
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -133,15 +136,19 @@ class Process:
     @classmethod
     def of(cls, items: int, random: np.random.Generator) -> Process:
         """Draw the tables and deal the items out to the crowds."""
-        side = round((items / CROWD) ** 0.5)
-        crowds = side * side
+        categories = CATS
+        crowds = categories * STYLES
         # Dealt out in rounds by popularity: each crowd gets its share of popular and of rare items.
         rounds = [random.permutation(crowds) for _ in range(-(-items // crowds))]
         dealt = np.concatenate(rounds)[:items]
         order = np.argsort(dealt, kind="stable")
-        popularity = np.arange(1, items + 1)[order] ** -ZIPF
+        popularity = (np.arange(1, items + 1)[order] / crowds + SHIFT) ** -ZIPF
         popularity /= popularity.sum()
-        crowd, next_category, next_style = dealt[order], random.permutation(side), (np.arange(side) if ID else random.permutation(side))
+        crowd, next_category, next_style = (
+            dealt[order],
+            random.permutation(categories),
+            (np.arange(STYLES) if ID else random.permutation(STYLES)),
+        )
         return cls(
             crowd=crowd,
             popularity=popularity,
@@ -171,9 +178,10 @@ class Process:
             User and item label of each event, (events,) each; by user, in order of time.
         """
         side, users = len(self.next_style), len(lengths)
+        categories, crowds = len(self.next_category), self.pairs.shape[1]
         cumulative = np.cumsum(self.popularity)
         cumulative /= cumulative[-1]
-        bounds = np.concatenate([[0.0], cumulative[np.searchsorted(self.crowd, range(side * side), "right") - 1]])
+        bounds = np.concatenate([[0.0], cumulative[np.searchsorted(self.crowd, range(crowds), "right") - 1]])
 
         def draw(crowds: Int64, noise: npt.NDArray[np.bool_] | bool = False) -> Int64:
             """One item by popularity, of the crowd or (noise) of all."""
@@ -181,8 +189,8 @@ class Process:
             at = low + (high - low) * random.random(len(crowds))
             return np.minimum(np.searchsorted(cumulative, at, side="right"), len(cumulative) - 1)
 
-        style, crowd = divmod(random.choice(self.pairs.size, users, p=self.pairs.ravel()), side * side)
-        steps = [draw(random.integers(side, size=users) * side + style), draw(crowd)]
+        style, crowd = divmod(random.choice(self.pairs.size, users, p=self.pairs.ravel()), crowds)
+        steps = [draw(random.integers(categories, size=users) * side + style), draw(crowd)]
         for step in range(2, int(lengths[0])):
             going = int(np.searchsorted(-lengths, -step))  # users with more events than that
             before, last = self.crowd[steps[-2][:going]], self.crowd[steps[-1][:going]]
@@ -215,13 +223,13 @@ class Process:
 def _stationary(crowds: Float64, next_category: Int64, next_style: Int64) -> Float64:
     """``Process.pairs``, given the popularity of the crowds (S * S,)."""
     side = len(next_style)
-    crowds = crowds.reshape(side, side)
-    pairs = np.broadcast_to(crowds / side, (side, side, side))  # style before, category, style
+    crowds = crowds.reshape(-1, side)
+    pairs = np.broadcast_to(crowds / side, (side, *crowds.shape))  # style before, category, style
     for _ in range(400):  # each pass leaves at most 1 − NOISE of the error
         noise = pairs.sum((0, 1))[:, None, None] * crowds
         follow = pairs.transpose(2, 1, 0)[:, np.argsort(next_category)][:, :, np.argsort(next_style)]
         pairs = NOISE * noise + (1 - NOISE) * follow
-    result: Float64 = (pairs / pairs.sum()).reshape(side, side * side)
+    result: Float64 = (pairs / pairs.sum()).reshape(side, -1)
     return result
 
 
@@ -254,7 +262,9 @@ def _check(*, users: int, items: int, events: int, seed: int) -> None:
         raise ValueError(f"items is {items}: give at least {MIN_ITEMS}")
     low, high = MIN_USER_EVENTS * users, MAX_MEAN_EVENTS * users
     if events < low:
-        raise ValueError(f"events is {events}: give at least {low} ({MIN_USER_EVENTS} a user), or fewer users")
+        raise ValueError(
+            f"events is {events}: give at least {low} ({MIN_USER_EVENTS} a user), or fewer users"
+        )
     if events > high:
         raise ValueError(f"events is {events}: give at most {high} ({MAX_MEAN_EVENTS} a user), or more users")
     if seed < 0:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,20 +23,10 @@ from sasrec_tasks.config import Ingest, Settings
 from sasrec_tasks.contents import COLUMNS, MANIFEST, ROWS_AT_ONCE, SNAPSHOT
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.progress import bar
+from sasrec_tasks.sources import SourceFile, list_files
 from sasrec_tasks.timestamps import TICKS, first_tick_at, unit_of_integers, unit_of_type
 
 log = logging.getLogger(__name__)
-
-SUFFIXES = (".parquet", ".parq", ".pq")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceFile:
-    """One parquet file of the source."""
-
-    path: str
-    bytes: int
-    version: str  # changes when the file does: ETag or time of change
 
 
 def run(store: RunStore, settings: Settings) -> Summary:
@@ -73,56 +61,6 @@ def run(store: RunStore, settings: Settings) -> Summary:
     )
 
 
-def list_files(source: str) -> tuple[Any, list[SourceFile]]:
-    """The parquet files of a source, by name.
-
-    Args:
-        source: a file, a folder (sub-folders, hive partitions for instance, included), a glob, or
-            an fsspec URL of one of these.
-
-    Raises:
-        BadData: no such place, or no parquet file in it.
-    """
-    if not source:
-        raise BadSettings(
-            "source: not set: name a parquet file, a folder, a glob or an fsspec URL (--source, or SASREC_SOURCE)"
-        )
-    try:
-        fs, path = fsspec.core.url_to_fs(source)
-    except (ImportError, ValueError) as error:
-        raise BadSettings(f"source={source!r}: {error}") from error
-    if any(character in path for character in "*?[") and not fs.exists(path):
-        found = {name: info for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"}
-    elif fs.isdir(path):
-        if fs.exists(f"{path.rstrip('/')}/_delta_log"):
-            raise BadData(
-                f"{source}: is a Delta table, whose folder holds replaced rows too: export it as plain parquet"
-            )
-        found = {
-            name: info
-            for name, info in fs.find(path, detail=True).items()
-            if name.endswith(SUFFIXES) and not _is_hidden(name[len(path) :])
-        }
-    elif fs.exists(path):
-        found = {path: fs.info(path)}
-    else:
-        raise BadData(f"{source}: no such file or folder: check the setting `source`")
-    if not found:
-        raise BadData(f"{source}: no parquet file ({', '.join(SUFFIXES)}) in it: check the setting `source`")
-    return fs, [
-        SourceFile(path=name, bytes=int(info["size"] or 0), version=_version(info))
-        for name, info in sorted(found.items())
-    ]
-
-
-def _is_hidden(path: str) -> bool:
-    return any(part.startswith((".", "_")) for part in path.split("/"))
-
-
-def _version(info: dict[str, Any]) -> str:
-    return str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or "")
-
-
 class _Snapshot:
     """Streams the files, one row group's batch after another, into one parquet file."""
 
@@ -148,7 +86,7 @@ class _Snapshot:
         first_schema, first_path = None, ""
         with bar("ingest", total, "bytes") as advance:
             for file in self.files:
-                entry = {"file": file.path, "bytes": file.bytes, "rows_read": 0, "rows": 0}
+                entry: dict[str, Any] = {"file": file.path, "bytes": file.bytes, "rows_read": 0, "rows": 0}
                 for batch in self._batches(file):
                     kept = self._before_as_of(batch)
                     entry["rows_read"] += len(batch)
@@ -164,7 +102,9 @@ class _Snapshot:
                 advance(done)
                 entries.append(entry)
         if writer is None or first_schema is None:
-            raise BadData(f"{self.source}: no rows in {len(self.files)} file(s): there is nothing to learn from")
+            raise BadData(
+                f"{self.source}: no rows in {len(self.files)} file(s): there is nothing to learn from"
+            )
         _flush(writer, waiting)
         writer.close()
 
@@ -184,7 +124,12 @@ class _Snapshot:
             "files": entries,
         }
         write_json(folder / MANIFEST, manifest)
-        log.info("ingest: %s rows of %d file(s), %s left out at or after as_of", f"{rows:,}", len(entries), f"{read - rows:,}")
+        log.info(
+            "ingest: %s rows of %d file(s), %s left out at or after as_of",
+            f"{rows:,}",
+            len(entries),
+            f"{read - rows:,}",
+        )
         return {
             "files": len(entries),
             "rows": rows,
@@ -270,7 +215,7 @@ class _Snapshot:
         if not pa.types.is_integer(kind):
             return values
         values = values.cast(pa.int64())
-        unit = self.config.timestamp_unit
+        unit: str = self.config.timestamp_unit
         if unit == "auto":
             unit = unit_of_integers(values) or self.unit or "s"
         if self.unit and unit != self.unit:

@@ -16,8 +16,9 @@ from typing import Any
 
 from sasrec_tasks import roots
 from sasrec_tasks.artifacts import RunStore, Summary
-from sasrec_tasks.config import Settings, fields, from_names, is_operator_only
+from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.naming import fields, from_names, is_operator_only
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def run_all(
 def result(store: RunStore, summaries: Mapping[str, Summary], seconds: Mapping[str, float]) -> dict[str, Any]:
     """What a finished run says about itself, as JSON can hold it."""
     as_of = store.settings().as_of
-    export = summaries["export"]
+    export = summaries.get("export", {"table": store.settings().table, "version": None, "published": False})
     return {
         "run_id": store.run_id,
         "run": store.uri,
@@ -98,6 +99,16 @@ def result(store: RunStore, summaries: Mapping[str, Summary], seconds: Mapping[s
         "seconds": dict(seconds),
         "tasks": dict(summaries),
     }
+
+
+def refused(store: RunStore) -> dict[str, Any]:
+    """What a run says about itself that the gate refused; its figures are those of `run_all`."""
+    markers = {task: marker for task in TASKS if (marker := store.marker(task))}
+    return result(
+        store,
+        {task: marker.summary for task, marker in markers.items()},
+        {task: marker.seconds for task, marker in markers.items()},
+    )
 
 
 # A run that is triggered from outside
@@ -130,16 +141,18 @@ def triggered_settings(
         if is_operator_only(field) and name in conf:
             raise BadSettings(f"{name}: only the operator of this deployment can set it")
     values = {**params, **conf}
-    chosen = from_names({name: value for name, value in values.items() if value not in ("", None)} , where="conf")
-    allowed = deployment("allowed_roots")
-    allowed_roots = tuple(filter(None, (allowed or "").split(",")))
-    places = {}
+    left_empty = {name for name in (*PLACES, "as_of") if values.get(name) in ("", None)}
+    chosen = from_names({n: value for n, value in values.items() if n not in left_empty}, where="conf")
+    own = {name: deployment(name) or "" for name in PLACES}
+    allowed_roots = (
+        *filter(None, (root.strip() for root in (deployment("allowed_roots") or "").split(","))),
+        *(roots.without_pattern(place) for place in own.values() if place),
+    )
     for name in PLACES:
-        named = getattr(chosen, name)
-        if named:
-            roots.check(name, named, allowed_roots)
-        places[name] = named or deployment(name) or ""
-    update: dict[str, Any] = {**places, "as_of": chosen.as_of or as_of}
-    if chosen.source:
+        if getattr(chosen, name):
+            roots.check(name, getattr(chosen, name), allowed_roots)
+    update: dict[str, Any] = {name: getattr(chosen, name) or own[name] for name in PLACES}
+    update["as_of"] = chosen.as_of or as_of
+    if chosen.source:  # `ingest` follows links, and holds what they lead to against the same list
         update["ingest"] = chosen.ingest.model_copy(update={"allowed_roots": allowed_roots})
     return chosen.model_copy(update=update)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,14 @@ def log_lines(description: str, total: int, unit: str) -> Iterator[Advance]:
         rate = (done - first) / (now - started)
         left = (total - done) / rate if rate else 0.0
         log.info(
-            "%s: %d%% of %s %s, %s %s/s, %.0f s left%s",
-            description, 100 * done // max(total, 1), f"{total:,}", unit, f"{rate:,.0f}", unit, left,
+            "%s: %.1f%% of %s %s, %s %s/s, at most %s left%s",
+            description,
+            100 * done / max(total, 1),
+            f"{total:,}",
+            unit,
+            f"{rate:,.0f}",
+            unit,
+            timedelta(seconds=round(left)),
             f", {note}" if note else "",
         )
 

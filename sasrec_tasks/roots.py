@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -25,11 +26,19 @@ def check(name: str, url: str, roots: Iterable[str] | None) -> None:
         return
     roots = list(roots)
     place = _resolve(url)
-    if not any(place == _resolve(root) or place.startswith(_resolve(root).rstrip("/") + "/") for root in roots):
+    if not any(
+        place == _resolve(root) or place.startswith(_resolve(root).rstrip("/") + "/") for root in roots
+    ):
         raise BadSettings(
             f"{name}={url!r}: outside the allowed roots ({', '.join(roots) or 'none is set'}): "
             "use a place under one of them, or have the operator add it to SASREC_ALLOWED_ROOTS"
         )
+
+
+def without_pattern(url: str) -> str:
+    """The folder that holds whatever a glob can match; a place without a pattern as it is."""
+    fixed = re.split(r"[*?\[]", url, maxsplit=1)[0]
+    return url if fixed == url else fixed.rpartition("/")[0] or "/"
 
 
 def _resolve(url: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -68,7 +69,7 @@ def run(store: RunStore, settings: Settings) -> Summary:
 
 def _split(store: RunStore, settings: Settings, folder: Path) -> Summary:
     with tempfile.TemporaryDirectory(prefix="split-", dir=settings.split.spill_folder or folder) as scratch:
-        config: dict[str, str | bool] = {
+        config: Any = {
             "memory_limit": settings.split.memory_limit.replace(" ", ""),
             "temp_directory": scratch,
             "preserve_insertion_order": False,
@@ -86,7 +87,9 @@ def _write(db: duckdb.DuckDBPyConnection, store: RunStore, settings: Settings, f
     db.execute(CATALOGUE, {"min_item_events": settings.split.min_item_events})
     db.execute(PEOPLE)
     for table, file in (("items", ITEMS), ("users", USERS)):
-        db.execute(f"COPY (FROM {table} ORDER BY index) TO {_quoted(folder / file)} (FORMAT parquet, COMPRESSION zstd)")
+        db.execute(
+            f"COPY (FROM {table} ORDER BY index) TO {_quoted(folder / file)} (FORMAT parquet, COMPRESSION zstd)"
+        )
     lengths = db.execute("SELECT events FROM users ORDER BY index").fetchnumpy()["events"]
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
     np.save(folder / "offsets.npy", offsets)
@@ -113,7 +116,9 @@ def _quoted(path: Path) -> str:
 
 def _summary(folder: Path, settings: Settings) -> Summary:
     """Counts, after refusing what can't be learned from."""
-    offsets, items, outcomes = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("offsets", "items", "outcomes"))
+    offsets, items, outcomes = (
+        np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("offsets", "items", "outcomes")
+    )
     events = Sequences.from_offsets(offsets, items, outcomes)
     num_users, num_items = len(events), int(items.max(initial=0))
     source = settings.source
@@ -148,5 +153,7 @@ def _summary(folder: Path, settings: Settings) -> Summary:
         "users_evaluated": evaluated,
         "warnings": warnings,
     }
-    log.info("split: %s", ", ".join(f"{value:,} {key}" for key, value in summary.items() if key != "warnings"))
+    log.info(
+        "split: %s", ", ".join(f"{value:,} {key}" for key, value in summary.items() if key != "warnings")
+    )
     return summary

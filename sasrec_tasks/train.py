@@ -106,7 +106,11 @@ def _train(store: RunStore, settings: Settings, fingerprint: str, folder: Path) 
             upload()
             log.info(
                 "train: epoch %d: loss %.4f, validation %s %.4f, %.1f s",
-                epoch.epoch, epoch.loss, config.early_stopping_metric, epoch.metric, epoch.seconds,
+                epoch.epoch,
+                epoch.loss,
+                config.early_stopping_metric,
+                epoch.metric,
+                epoch.seconds,
             )
 
         try:

@@ -126,7 +126,7 @@ def _check(
     problems = _wrong_types(parquet.schema_arrow, schema)
     first_rows = np.cumsum([0, *(file["rows"] for file in files)])
     counts: Counter[tuple[str, str]] = Counter()
-    examples: list[dict[str, Any]] = []
+    examples: list[Any] = []
     rejected_rows = 0
     with pq.ParquetWriter(folder / REJECTED, REJECTED_SCHEMA, compression="zstd") as writer:
         for rejected in () if problems else _rejected(parquet, schema):
@@ -165,7 +165,9 @@ def _wrong_types(found: pa.Schema, schema: pandera.DataFrameSchema) -> list[str]
             problems.append(f"missing column {name}")
         elif found.field(name).type != TYPES[wanted]:
             is_id = name in ("USER_ID", "ITEM_ID") and pa.types.is_integer(found.field(name).type)
-            remedy = "set ingest.cast_ids=true to take integers as text" if is_id else "convert it in the source"
+            remedy = (
+                "set ingest.cast_ids=true to take integers as text" if is_id else "convert it in the source"
+            )
             problems.append(f"column {name} is {found.field(name).type}, must be {wanted}: {remedy}")
     return problems
 
@@ -209,7 +211,8 @@ def _reason(check: str) -> str:
 def _listed(counts: Counter[tuple[str, str]], examples: list[dict[str, Any]]) -> str:
     reasons = ", ".join(f"{column} {reason} ({count:,})" for (column, reason), count in counts.most_common())
     shown = ", ".join(
-        f"snapshot row {row['row']} (of {row['file']}): {row['column']}={_short(row['value'])}" for row in examples
+        f"snapshot row {row['row']} (of {row['file']}): {row['column']}={_short(row['value'])}"
+        for row in examples
     )
     return f": {reasons}; for instance {shown}"
 

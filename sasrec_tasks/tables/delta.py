@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
+from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Published
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,9 @@ class DeltaTables:
             run = _run_of(self.url, version)
             if run and run[0] != last_run:
                 last_run = run[0]
-                yield Published(version=version, run_id=run[0], as_of=run[1], metadata=metadata.get(run[0], {}))
+                yield Published(
+                    version=version, run_id=run[0], as_of=run[1], metadata=metadata.get(run[0], {})
+                )
             version = _before(version, history.get(version, {}))
 
     def publish(
@@ -84,9 +88,18 @@ class DeltaTables:
             raise
         return Published(version=version, run_id=run_id, as_of=as_of, metadata=content)
 
-    def count_rows(self, version: int) -> int:
-        """Rows of a version of the recommendations."""
-        return int(DeltaTable(self.url, version=version).to_pyarrow_dataset().count_rows())
+    def rows(self, version: int) -> ds.Dataset:
+        """A version of the recommendations."""
+        return DeltaTable(self.url, version=version).to_pyarrow_dataset()
+
+    def for_users(self, users: Sequence[str]) -> pa.Table:
+        """The rows of some users; see `Tables`."""
+        rows = _opened(self.url).to_pyarrow_dataset().to_table(filter=ds.field("USER_ID").isin(list(users)))
+        return rows.sort_by([("USER_ID", "ascending"), ("RANK", "ascending")])
+
+    def popular(self) -> pa.Table:
+        """The popular items, best first."""
+        return _opened(self.popular_url).to_pyarrow_table().sort_by("RANK")
 
     def _published_run(self, run_id: str) -> Published | None:
         return next((published for published in self.published() if published.run_id == run_id), None)
@@ -94,7 +107,7 @@ class DeltaTables:
     def _publish_popular(self, popular: pa.Table, run_id: str) -> int:
         table = _open(self.popular_url)
         if table is not None and (run := _run_of(self.popular_url, table.version())) and run[0] == run_id:
-            return table.version()  # an earlier try came this far
+            return int(table.version())  # an earlier try came this far
         return _replace(self.popular_url, table, popular.cast(POPULAR), {"run_id": run_id})
 
 
@@ -105,15 +118,24 @@ def _open(url: str) -> DeltaTable | None:
         return None
 
 
+def _opened(url: str) -> DeltaTable:
+    table = _open(url)
+    if table is None:
+        raise BadSettings(f"table={url!r}: no table there: check the setting, or publish a run first")
+    return table
+
+
 def _replace(url: str, table: DeltaTable | None, rows: Any, content: dict[str, Any]) -> int:
     """Replace all rows in one commit on top of the version that was looked at; fails if it is not the newest."""
     write_deltalake(
         url if table is None else table,
         rows,
         mode="error" if table is None else "overwrite",
-        commit_properties=CommitProperties(custom_metadata={METADATA: json.dumps(content)}, max_commit_retries=0),
+        commit_properties=CommitProperties(
+            custom_metadata={METADATA: json.dumps(content)}, max_commit_retries=0
+        ),
     )
-    return DeltaTable(url).version() if table is None else table.version()
+    return int((DeltaTable(url) if table is None else table).version())
 
 
 def _run_of(url: str, version: int) -> tuple[str, datetime] | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
+from pyarrow.dataset import Dataset
 
 RECOMMENDATIONS = pa.schema(
     [
@@ -59,6 +60,14 @@ class Tables(Protocol):
         """
         ...
 
-    def count_rows(self, version: int) -> int:
-        """Rows of a version of the recommendations."""
+    def rows(self, version: int) -> Dataset:
+        """A version of the recommendations."""
+        ...
+
+    def for_users(self, users: Sequence[str]) -> pa.Table:
+        """The rows of some users in order of user and rank; of no user, for those not in the table."""
+        ...
+
+    def popular(self) -> pa.Table:
+        """The popular items, best first."""
         ...

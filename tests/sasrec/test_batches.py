@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_every_training_position_appears_once_an_epoch(
 @settings(deadline=None)
 def test_each_target_follows_its_input(sequences: Make, lengths: list[int], max_len: int) -> None:
     rows = distinct_items(lengths)
-    follower = {item: after for row in rows for item, after in zip(row, row[1:], strict=False)}
+    follower = {item: after for row in rows for item, after in pairwise(row)}
     for batch in batches(sequences(rows), max_len=max_len).epoch(1):
         assert batch.inputs.shape[1] <= max_len
         inputs = batch.inputs.flatten()[batch.slots].tolist()

@@ -102,7 +102,7 @@ def test_a_file_cut_short_anywhere_is_not_loaded(
 
 
 @given(place=st.integers(0), value=st.integers(1, 255))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_no_damage_to_the_header_stops_a_training_from_starting(
     tmp_path_factory: pytest.TempPathFactory, place: int, value: int
 ) -> None:
@@ -176,10 +176,14 @@ from sasrec_tasks.sasrec.checkpoint import Checkpoint, TrainingState
 checkpoint, number = Checkpoint(Path(sys.argv[1]), "f"), 0
 while True:
     number += 1
-    weights = {str(part): torch.full((200_000,), float(number)) for part in range(4)}
+    weights = {str(part): torch.full((50_000,), float(number)) for part in range(4)}
     checkpoint.save(TrainingState(weights=weights, best={}, optimizer={}, history=()))
     print(number, flush=True)
 """
+
+
+def numbers(loaded: TrainingState) -> set[float]:
+    return {number for tensor in loaded.weights.values() for number in tensor.tolist()}
 
 
 def test_sigkill_while_saving_leaves_a_whole_state(tmp_path: Path) -> None:
@@ -190,15 +194,14 @@ def test_sigkill_while_saving_leaves_a_whole_state(tmp_path: Path) -> None:
             saved = int(process.stdout.readline())
             loaded = checkpoint.load()  # a reader meets no torn file either
             assert loaded is not None
-            assert len({tensor.unique().item() for tensor in loaded.weights.values()}) == 1
+            assert len(numbers(loaded)) == 1
         time.sleep(0.003)  # into the next one
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     loaded = checkpoint.load()
     assert loaded is not None
-    numbers = torch.cat(list(loaded.weights.values())).unique().tolist()
-    assert len(numbers) == 1
-    assert numbers[0] >= saved
+    assert len(numbers(loaded)) == 1
+    assert max(numbers(loaded)) >= saved
 
 
 KILL_IN_EPOCH_3 = """
@@ -216,7 +219,8 @@ def on_step(progress):
     if progress.epoch == 3 and progress.done > progress.total / 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-fit(model, train, FitConfig(epochs=5, batch_size=8), checkpoint=Checkpoint(Path(sys.argv[1]), "f"), on_step=on_step)
+checkpoint = Checkpoint(Path(sys.argv[1]), "f")
+fit(model, train, FitConfig(epochs=5, batch_size=8), checkpoint=checkpoint, on_step=on_step)
 """
 
 
@@ -248,7 +252,7 @@ def test_saving_takes_the_state_as_it_is_now(tmp_path: Path, random_model: Calla
     checkpoint.save(TrainingState(weights=model.state_dict(), best=before, optimizer={}, history=()))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 1
+            parameter.add_(1)
     loaded = checkpoint.load()
     assert loaded is not None
     assert same(loaded.weights, before)

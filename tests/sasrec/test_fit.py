@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sasrec_tasks.sasrec import fit as fit_module
-from sasrec_tasks.sasrec.batches import Batches
+from sasrec_tasks.sasrec.batches import Batch, Batches
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch, Weights
 from sasrec_tasks.sasrec.fit import (
     FitConfig,
@@ -130,13 +130,13 @@ def test_padded_slots_add_nothing_to_the_loss(random_model: Callable[..., SASRec
         inputs = torch.tensor([row[:-1] + [0] * (width - len(row) + 1) for row in rows])
         targets = torch.tensor([item for row in rows for item in row[1:]])
         slots = (inputs != 0).flatten().nonzero()[:, 0]
-        batch = fit_module.Batch(
+        batch = Batch(
             inputs=inputs, slots=slots, targets=targets, labels=torch.ones(len(targets)), negatives=negatives
         )
         return batch_loss(model, batch, "bce").item()
 
     negatives = torch.from_numpy(random.integers(1, 31, size=(15, 2)))
-    apart = [loss_of([row], part) for row, part in zip(rows, negatives.split([1, 4, 10]), strict=True)]
+    apart = [loss_of([row], part) for row, part in zip(rows, torch.split(negatives, [1, 4, 10]), strict=True)]
     together = loss_of(rows, negatives)
     assert together == pytest.approx((apart[0] + 4 * apart[1] + 10 * apart[2]) / 15, rel=1e-5)
 
@@ -170,6 +170,13 @@ def test_another_seed_gives_other_weights(random_split: LeaveLastTwoOut) -> None
     other_draws, _ = trained(random_split, replace(CONFIG, random_state=2))
     assert not same(first.state_dict(), other_start.state_dict())
     assert not same(first.state_dict(), other_draws.state_dict())
+
+
+def test_each_epoch_drops_anew(sequences: Callable[..., Sequences]) -> None:
+    model = build(SASRecConfig(num_items=2, dropout_rate=0.5), 1)  # of two items, negatives are no draw
+    config = FitConfig(epochs=3, learning_rate=0.0)
+    result = fit(model, sequences([[1, 2, 1, 1, 2]]), config)
+    assert len({epoch.loss for epoch in result.history}) == 3
 
 
 def test_training_leaves_the_callers_random_numbers_alone(random_split: LeaveLastTwoOut) -> None:

@@ -66,7 +66,7 @@ def reference(target: int, candidates: set[int], scores: list[float]) -> tuple[i
 
 
 @given(users=users_scored)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_rank_all_equals_an_item_by_item_reference(held_out: MakeHeldOut, users: list[User]) -> None:
     scores, targets = unpack(users, held_out)
     served, with_seen = rank_all(scorer(scores), targets)
@@ -147,7 +147,7 @@ def test_rank_sampled_equals_an_item_by_item_reference(
     negatives=st.integers(0, 15),
     seed=st.integers(0, 5),
 )
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_sampled_items_are_distinct_and_unseen_and_as_many_as_there_are(
     sequences: Make, seen: list[list[int]], negatives: int, seed: int
 ) -> None:

@@ -85,7 +85,7 @@ def listed(held_out: HeldOut) -> list[object]:
     min_outcome=st.sampled_from([None, 1.0, 2.0, 2.5, 9.0]),
     min_user_events=st.integers(1, 5),
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_split_equals_an_event_by_event_reference(
     sequences: Make, events: Events, min_outcome: float | None, min_user_events: int
 ) -> None:

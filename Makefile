@@ -1,0 +1,85 @@
+# Two commands matter: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+PORT ?= 8080
+# Source of the demo: your own parquet (file, folder, glob or URL); generated if not given.
+SOURCE ?=
+# Training budget of the demo in minutes.
+MINUTES ?= $(if $(SOURCE),10,1.5)
+# Further options for pip, for instance an index with another build of torch.
+PIP_ARGS ?=
+
+PASSWORDS := $(CURDIR)/.airflow/passwords.json
+GENERATED := $(CURDIR)/.demo/interactions.parquet
+
+# An Airflow of the project's own: never ~/airflow.
+export AIRFLOW_HOME := $(CURDIR)/.airflow
+export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/dags
+export AIRFLOW__CORE__LOAD_EXAMPLES := False
+export AIRFLOW__CORE__PARALLELISM := 4
+export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN := sqlite:///$(CURDIR)/.airflow/airflow.db
+# Where the demo's runs read and write.
+export SASREC_SOURCE := $(or $(SOURCE),$(GENERATED))
+export SASREC_STORE := $(CURDIR)/.demo/runs
+export SASREC_TABLE := $(CURDIR)/.demo/recommendations
+
+.PHONY: help setup demo test lint up clean
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+
+setup: .venv/.done ## Make .venv with pinned dependencies and the embedded Airflow database
+
+.venv/.done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing pinned dependencies into .venv (a minute or three) …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[airflow,dev]'
+	@mkdir -p $(AIRFLOW_HOME)
+	@$(BIN)/airflow db migrate > $(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
+	@touch $@
+
+demo: setup ## Run the whole DAG through Airflow and show the result (SOURCE=your.parquet MINUTES=10)
+	@mkdir -p .demo
+ifeq ($(SOURCE),)
+	@test -e $(GENERATED) || $(BIN)/sasrec-tasks generate --out $(GENERATED)
+endif
+	@echo "Running the DAG sasrec_nightly on $(SASREC_SOURCE), training for at most $(MINUTES) minutes …"
+	@set -o pipefail; \
+	AIRFLOW__LOGGING__LOGGING_LEVEL=INFO PYTHONWARNINGS=ignore \
+	AIRFLOW__LOGGING__NAMESPACE_LEVELS="airflow=WARNING airflow.sdk.definitions.dag=WARNING task=WARNING" \
+	$(BIN)/airflow dags test sasrec_nightly --conf '{"train.max_minutes": $(MINUTES)}' 2>&1 \
+	| tee .demo/airflow.log | sed -unE 's/^[^ ]+T([0-9:]{8})[^ ]* \[(info|warning|error) *\] (.*) \[sasrec_tasks.*/\1 \3/p' \
+	|| { grep -E '^sasrec_tasks\.errors\.|Error' .demo/airflow.log | tail -1; \
+	     echo "The run failed. The whole log: .demo/airflow.log"; exit 1; }
+	@echo
+	@$(BIN)/sasrec-tasks show
+	@echo "One user's rows: .venv/bin/sasrec-tasks recommend --table .demo/recommendations --user USER_ID"
+	@echo "The same in Airflow's UI: make up"
+
+test: setup ## All tests
+	@$(BIN)/python -m pytest
+
+lint: setup ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+up: setup ## Airflow with its UI on localhost, without docker (PORT=8080)
+	@umask 077; test -s $(PASSWORDS) || $(BIN)/python -c 'import secrets; print("{\"admin\": \"" + secrets.token_urlsafe(12) + "\"}")' > $(PASSWORDS)
+	@echo "Airflow: http://localhost:$(PORT)   user: admin   password: $$(cut -d'"' -f4 $(PASSWORDS))"
+	@echo "Stop it with Ctrl-C."
+	@AIRFLOW__API__PORT=$(PORT) AIRFLOW__API__HOST=127.0.0.1 \
+	AIRFLOW__CORE__EXECUTION_API_SERVER_URL=http://localhost:$(PORT)/execution/ \
+	AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=admin:admin \
+	AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=$(PASSWORDS) \
+	AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING \
+	$(BIN)/airflow standalone
+
+clean: ## Remove what the demo and Airflow have written; .venv stays
+	rm -rf .demo .airflow .venv/.done

@@ -1,0 +1,37 @@
+"""## Recommendations digest
+
+An example of a consumer: runs whenever `sasrec_nightly` has published, reads the new version of the
+table and writes how it differs from the one before as `<table>_digest/<version>.json`.
+Re-running writes the same file again.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Asset, Variable, dag, get_current_context, task
+
+RECOMMENDATIONS = Asset(name="sasrec_recommendations", uri="sasrec://recommendations")
+
+
+@task(execution_timeout=timedelta(minutes=30), retries=2, inlets=[RECOMMENDATIONS])
+def digest() -> dict[str, Any]:
+    """Describe the version that was published; of a manual run, the newest."""
+    from sasrec_tasks.digest import write
+
+    events = get_current_context()["triggering_asset_events"].get(RECOMMENDATIONS, [])
+    if events:
+        extra = events[-1].extra
+        return write(extra["table"], extra["version"])
+    return write(Variable.get("sasrec_table", default=None) or os.environ["SASREC_TABLE"])
+
+
+@dag(schedule=[RECOMMENDATIONS], catchup=False, max_active_runs=1, doc_md=__doc__, tags=["recommendations"])
+def recommendations_digest() -> None:
+    """Table to digest."""
+    digest()
+
+
+recommendations_digest()

@@ -1,0 +1,150 @@
+"""## SASRec nightly
+
+Takes the interactions of `source` to a fresh, checked top-k `table`, one row per user and rank.
+It runs every night at 02:00 UTC; trigger it by hand to change a setting for one run.
+
+| task | what it does |
+| --- | --- |
+| `ingest` | copies the events before `as_of` into the run's folder |
+| `validate` | sets bad rows aside; fails if there are too many |
+| `split` | sorts each user's events by time; last = test, second to last = validation |
+| `train` | trains SASRec with early stopping |
+| `evaluate` | measures it, and popularity, on the test items |
+| `gate` | refuses a model that is worse than popularity or than the published one |
+| `export` | publishes every user's top k as one version of the table |
+
+**Re-running is safe.** A task that has done its work with the same inputs and settings finds that
+out and leaves. A cleared run goes on where it stopped, `train` at its next epoch. Nothing is
+published twice, and until `export` commits, and after any failure, the last good table is served.
+
+**Bad data and bad settings fail at once**, with a message that names file, column and value or the
+setting; other errors are tried again. If `gate` refused, read its log: to publish nevertheless,
+trigger a run with `gate.force_publish`.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import (
+    Asset,
+    ExceptionRetryPolicy,
+    Param,
+    RetryAction,
+    RetryRule,
+    Variable,
+    dag,
+    get_current_context,
+    task,
+)
+from airflow.sdk.exceptions import AirflowSkipException
+
+from sasrec_tasks.errors import RetryCannotHelp
+from sasrec_tasks.naming import form
+
+RECOMMENDATIONS = Asset(name="sasrec_recommendations", uri="sasrec://recommendations")
+
+HELP = {
+    "ingest": "Freezes settings and source into the run's folder. **Re-running** reads the source again "
+    "only if it or a setting has changed; the moment `as_of` stays.",
+    "validate": "Checks every row against `schemas/`; `validate/rejected.parquet` lists bad rows with their "
+    "reason. **Fails** on a wrong type, or when more than `validate.max_rejected_share` is rejected: mend the "
+    "source and clear from `ingest`.",
+    "split": "Orders events by user and time, within `split.memory_limit`. **Re-running** is harmless.",
+    "train": "Trains on the CPU, or on a GPU if there is one, at most `train.max_minutes`. The log has loss, "
+    "rate and time left. **Re-running** after a kill resumes at the next epoch.",
+    "evaluate": "Writes `evaluate/metrics.json`: the test item among 100 random ones, and among all items. "
+    "**Re-running** gives the same figures.",
+    "gate": "Compares with popularity and, on the same test items, with the published model. **Refused** fails "
+    "this task; yesterday's table stays. Re-running decides anew only if something changed.",
+    "export": "Publishes one version, or none if this run is published already. **Re-running** after a rollback "
+    "of the table publishes the run again. Skipped where a newer `as_of` is published.",
+}
+
+
+def deployment(name: str) -> str | None:
+    """What the operator has set: the Variable `sasrec_<name>`, else the environment's `SASREC_<NAME>`."""
+    return Variable.get(f"sasrec_{name}", default=None) or os.environ.get(f"SASREC_{name.upper()}")
+
+
+def as_of(dag_run: Any) -> datetime:
+    """The end of the run's data interval; of a manual run, the moment it was triggered for."""
+    moment: datetime = (dag_run.run_type != "manual" and dag_run.data_interval_end) or dag_run.run_after
+    return moment.astimezone(UTC)
+
+
+def step(name: str, minutes: int, **options: Any) -> Any:
+    """A task that calls the plain function of its name."""
+
+    @task(task_id=name, doc_md=HELP[name], execution_timeout=timedelta(minutes=minutes), **options)
+    def call(run: str) -> dict[str, Any]:
+        from sasrec_tasks.pipeline import run_task
+
+        return run_task(name, run)
+
+    return call
+
+
+@task(doc_md=HELP["ingest"], execution_timeout=timedelta(hours=2), multiple_outputs=True)
+def ingest() -> dict[str, Any]:
+    """Start the run, then read the source."""
+    from sasrec_tasks import pipeline
+
+    context = get_current_context()
+    dag_run = context["dag_run"]
+    settings = pipeline.triggered_settings(context["params"], dag_run.conf or {}, deployment, as_of(dag_run))
+    store = pipeline.start(settings, dag_run.run_id)
+    return {"run": store.uri, "summary": pipeline.run_task("ingest", store.uri)}
+
+
+@task(doc_md=HELP["export"], execution_timeout=timedelta(hours=2), outlets=[RECOMMENDATIONS])
+def export(run: str) -> dict[str, Any]:
+    """Publish, and tell those who wait for the table."""
+    from sasrec_tasks.pipeline import run_task
+
+    summary = run_task("export", run)
+    if not summary["published"]:
+        raise AirflowSkipException(f"{summary['table']} holds a newer run")
+    facts = {name: summary[name] for name in ("table", "version", "rows", "users", "metrics")}
+    context = get_current_context()
+    context["outlet_events"][RECOMMENDATIONS].extra.update({**facts, "run_id": context["dag_run"].run_id})
+    return summary
+
+
+@dag(
+    schedule="0 2 * * *",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    params={name: Param(default, **schema) for name, default, schema in form()},
+    default_args={
+        "retries": 3,
+        "retry_delay": timedelta(minutes=1),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(minutes=30),
+        "retry_policy": ExceptionRetryPolicy(
+            rules=[RetryRule(exception=RetryCannotHelp, action=RetryAction.FAIL, reason="a retry can't help")]
+        ),
+    },
+    doc_md=__doc__,
+    tags=["recommendations"],
+)
+def sasrec_nightly() -> None:
+    """Interactions to recommendations."""
+    started = ingest()
+    run = started["run"]  # type: ignore[index]  # an XComArg of multiple outputs
+    steps = [
+        step("validate", 60)(run),
+        step("split", 120)(run),
+        step("train", 360)(run),
+        step("evaluate", 120)(run),
+        step("gate", 60)(run),
+        export(run),
+    ]
+    for earlier, later in zip([started, *steps], steps, strict=False):
+        earlier >> later
+
+
+sasrec_nightly()

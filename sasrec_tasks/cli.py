@@ -1,0 +1,231 @@
+"""`sasrec-tasks`: the pipeline without Airflow, one task of a run, and what people ask of the table.
+
+Exit status: 0 published (or done), 1 failed, 2 bad usage or settings, 3 the gate refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.config import Settings
+from sasrec_tasks.errors import BadSettings, GateRefused, RetryCannotHelp, exit_status
+from sasrec_tasks.naming import from_names, parse_assignments, read_yaml
+
+app = typer.Typer(
+    name="sasrec-tasks",
+    help=__doc__,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+stdout = Console()
+stderr = Console(stderr=True)
+
+Source = Annotated[
+    str, typer.Option(envvar="SASREC_SOURCE", help="Interactions: parquet file, folder, glob or fsspec URL.")
+]
+Store = Annotated[
+    str, typer.Option(envvar="SASREC_STORE", help="Folder or fsspec URL that holds a folder per run.")
+]
+TableUrl = Annotated[
+    str, typer.Option("--table", envvar="SASREC_TABLE", help="Where the recommendations are published.")
+]
+Config = Annotated[Path | None, typer.Option(help="YAML file with settings.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="One setting, for instance train.epochs=5; may be repeated."
+    ),
+]
+RunId = Annotated[str, typer.Option(help="Name of the run; an existing one is gone on with.")]
+AsOf = Annotated[str, typer.Option(help="Read no events at or after this moment (ISO 8601); now by default.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
+
+
+@app.command()
+def run(
+    source: Source = "",
+    store: Store = "",
+    table: TableUrl = "",
+    config: Config = None,
+    set_: Set = None,
+    run_id: RunId = "",
+    as_of: AsOf = "",
+    as_json: AsJson = False,
+) -> None:
+    """Run all seven tasks, from the source to the published table."""
+    from sasrec_tasks import pipeline
+
+    settings = _settings(config, set_, source=source, store=store, table=table, as_of=as_of)
+    started = pipeline.start(settings, run_id or pipeline.new_run_id())
+    with _shown():
+        try:
+            result = pipeline.run_all(started)
+        except GateRefused:
+            if as_json:
+                typer.echo(json.dumps(pipeline.refused(started)))
+            raise
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        from sasrec_tasks.terminal import report
+
+        stdout.print(report(started))
+
+
+def _task_command(task: str) -> None:
+    def command(store: Store = "", run_id: RunId = "", as_json: AsJson = False) -> None:
+        from sasrec_tasks import pipeline
+
+        with _shown():
+            summary = pipeline.run_task(task, _existing(store, run_id).uri)
+        typer.echo(json.dumps(summary, indent=None if as_json else 2))
+
+    app.command(task, help=f"Run `{task}` alone, with the settings kept in the run's folder.")(command)
+
+
+@app.command()
+def ingest(
+    source: Source = "",
+    store: Store = "",
+    table: TableUrl = "",
+    config: Config = None,
+    set_: Set = None,
+    run_id: RunId = "",
+    as_of: AsOf = "",
+    as_json: AsJson = False,
+) -> None:
+    """Run `ingest` alone; with a source, start the run first."""
+    from sasrec_tasks import pipeline
+
+    if RunStore.of(store, run_id or "-").is_started() and not (config or set_ or as_of):
+        started = _existing(store, run_id)
+    else:
+        settings = _settings(config, set_, source=source, store=store, table=table, as_of=as_of)
+        started = pipeline.start(settings, run_id or pipeline.new_run_id())
+    with _shown():
+        summary = pipeline.run_task("ingest", started.uri)
+    typer.echo(json.dumps({"run_id": started.run_id, **summary}, indent=None if as_json else 2))
+
+
+for _task in ("validate", "split", "train", "evaluate", "gate", "export"):
+    _task_command(_task)
+
+
+@app.command()
+def show(store: Store = "", run_id: RunId = "") -> None:
+    """Show a finished run: time per task, metrics, verdict, sample recommendations."""
+    from sasrec_tasks.terminal import report
+
+    stdout.print(report(_existing(store, run_id)))
+
+
+@app.command()
+def recommend(
+    table: TableUrl,
+    user: Annotated[str, typer.Option(help="USER_ID.")],
+    top_k: Annotated[int, typer.Option(min=1, help="At most so many items.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Print a user's rows; the popular items for a user who is not in the table."""
+    from rich.table import Table
+
+    from sasrec_tasks.tables import open_tables
+
+    tables = open_tables(table)
+    rows = tables.for_users([user]).slice(0, top_k)
+    known = len(rows) > 0
+    rows = rows if known else tables.popular().slice(0, top_k)
+    if as_json:
+        typer.echo(json.dumps(rows.to_pylist(), default=str))
+        return
+    if not known:
+        stderr.print(f"{user}: not in {table}, so the popular items:", markup=False)
+    names = ("RANK", "ITEM_ID", "SCORE", "ORIGIN", "RUN_ID", "AS_OF")
+    shown = Table(*names)
+    for row in rows.to_pylist():
+        shown.add_row(*(f"{row[name]:.4f}" if name == "SCORE" else str(row[name]) for name in names))
+    stdout.print(shown)
+
+
+@app.command()
+def generate(
+    out: Annotated[Path, typer.Option(help="Parquet file to write; its figures go beside it as JSON.")],
+    users: Annotated[int, typer.Option(help="Users.")] = 6000,
+    items: Annotated[int, typer.Option(help="Items, at least 2,000.")] = 2000,
+    events: Annotated[int, typer.Option(help="Events, all users together.")] = 200_000,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+) -> None:
+    """Write demo interactions whose best reachable HR@10 is known."""
+    from sasrec_tasks.generate import generate as write
+
+    try:
+        generated = write(out, users=users, items=items, events=events, seed=seed)
+    except ValueError as error:
+        raise BadSettings(str(error)) from error
+    typer.echo(json.dumps(generated.as_dict(), indent=2, default=str))
+
+
+def _settings(config: Path | None, assignments: list[str] | None, **options: str) -> Settings:
+    """File, then `--set`, then the options of their own; the later wins."""
+    values: dict[str, Any] = read_yaml(config) if config else {}
+    values |= parse_assignments(assignments or [])
+    values |= {name: value for name, value in options.items() if value}
+    return from_names(values)
+
+
+def _existing(store: str, run_id: str) -> RunStore:
+    if not run_id:
+        raise BadSettings("--run-id: name the run")
+    found = RunStore.of(store, run_id)
+    found.settings()
+    return found
+
+
+def _shown() -> Any:
+    """Bars where a person looks on, log lines elsewhere; both on stderr."""
+    from sasrec_tasks import progress
+    from sasrec_tasks.terminal import bars
+
+    logger = logging.getLogger("sasrec_tasks")
+    logger.setLevel(logging.INFO)
+    if not logger.handlers:
+        if stderr.is_terminal:
+            handler: logging.Handler = RichHandler(
+                console=stderr, show_path=False, show_level=False, markup=False
+            )
+        else:
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+    return progress.use(bars(stderr) if stderr.is_terminal else progress.log_lines)
+
+
+def main() -> None:
+    """Entry point: errors that people can act on are one message on stderr, without a traceback."""
+    try:
+        app()
+    except Exception as error:
+        if not isinstance(error, RetryCannotHelp | OSError):
+            raise
+        kind = "Gate refused" if isinstance(error, GateRefused) else "Error"
+        typer.echo(f"{kind}: {error}", err=True)
+        sys.exit(exit_status(error))
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same --run-id goes on from here.", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

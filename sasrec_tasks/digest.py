@@ -1,0 +1,69 @@
+"""What a consumer may want to know of a new version of the table, in a few figures."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import duckdb
+import fsspec
+
+from sasrec_tasks.tables import open_tables
+
+log = logging.getLogger(__name__)
+
+FIGURES = """
+SELECT count(*) AS rows, count(DISTINCT USER_ID) AS users, count(DISTINCT ITEM_ID) AS items,
+       count(DISTINCT USER_ID) FILTER (ORIGIN = 'popular') AS users_served_popular
+FROM new
+"""
+
+CHANGES = """
+WITH new_lists AS (SELECT USER_ID, list(ITEM_ID) AS items FROM new GROUP BY USER_ID),
+     old_lists AS (SELECT USER_ID, list(ITEM_ID) AS items FROM old GROUP BY USER_ID)
+SELECT count(new_lists.USER_ID) FILTER (old_lists.USER_ID IS NULL) AS users_new,
+       count(old_lists.USER_ID) FILTER (new_lists.USER_ID IS NULL) AS users_gone,
+       avg(len(list_intersect(new_lists.items, old_lists.items)) / len(new_lists.items)) AS overlap,
+       count(*) FILTER (list_sort(new_lists.items) = list_sort(old_lists.items)) AS users_with_the_same_items
+FROM new_lists FULL JOIN old_lists USING (USER_ID)
+"""
+
+
+def write(url: str, version: int | None = None) -> dict[str, Any]:
+    """Describe a version of the table, and how it differs from the publish before it.
+
+    Args:
+        url: of the recommendations.
+        version: of the table; None is the newest.
+
+    Returns:
+        The digest, which also lies at `<url>_digest/<version>.json`: rows, users, items,
+        users_served_popular, and against the previous publish users_new, users_gone, overlap (mean
+        share of a user's items that were there before) and users_with_the_same_items.
+    """
+    tables = open_tables(url)
+    publishes = list(tables.published())
+    version = publishes[0].version if version is None else version
+    this = next(published for published in publishes if published.version <= version)
+    earlier = next((published for published in publishes if published.version < this.version), None)
+    with duckdb.connect(config={"autoinstall_known_extensions": False}) as db:
+        db.register("new", tables.rows(this.version))
+        figures = db.execute(FIGURES).to_arrow_table().to_pylist()[0]
+        if earlier:
+            db.register("old", tables.rows(earlier.version))
+            figures |= db.execute(CHANGES).to_arrow_table().to_pylist()[0]
+    digest = {
+        "table": url,
+        "version": this.version,
+        "run_id": this.run_id,
+        "as_of": this.as_of.isoformat(),
+        "previous_version": earlier.version if earlier else None,
+        **figures,
+    }
+    place = f"{tables.url}_digest/{this.version}.json"
+    fs, path = fsspec.core.url_to_fs(place)
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    fs.pipe_file(path, json.dumps(digest, indent=2).encode())
+    log.info("digest: %s", json.dumps(digest))
+    return {**digest, "digest": place}

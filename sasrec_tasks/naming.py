@@ -1,0 +1,169 @@
+"""Settings by name, `train.epochs` for instance: how files, `--set`, the trigger form and docs know them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from sasrec_tasks.config import GROUPS, Settings
+from sasrec_tasks.errors import BadSettings
+
+
+def fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting by the name people use: `source`, …, `train.epochs`, …"""
+    for name, field in Settings.model_fields.items():
+        if (field.alias or name) not in GROUPS:
+            yield name, field
+    for group, settings in GROUPS.items():
+        for name, field in settings.model_fields.items():
+            yield f"{group}.{name}", field
+
+
+SECTIONS = {
+    "ingest": "data",
+    "validate": "data",
+    "split": "data",
+    "train": "training",
+    "evaluate": "evaluation",
+    "gate": "publishing",
+    "export": "publishing",
+}
+"""Task → where its settings stand in the form; a setting may say otherwise."""
+
+
+def form() -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Name, default and JSON schema of each setting that someone who triggers a run may choose.
+
+    The schema is flat, as Airflow's trigger form takes it: types in a list where a value may be
+    absent, no references, the help in Markdown.
+    """
+    schemas = {"": Settings.model_json_schema()} | {
+        name: group.model_json_schema() for name, group in GROUPS.items()
+    }
+    for name, field in fields():
+        if is_operator_only(field):
+            continue
+        group, _, key = name.rpartition(".")
+        schema = dict(schemas[group]["properties"][key])
+        kinds = schema.pop("anyOf", None)
+        if kinds:  # a value, or null
+            schema |= {k: v for kind in kinds for k, v in kind.items()}
+            schema["type"] = [kind["type"] for kind in kinds]
+        default = schema.pop("default", None)
+        if default == "":  # the form takes a plain string for one that must be filled in
+            default, schema["type"] = None, [schema["type"], "null"]
+        schema["description_md"] = schema.pop("description", "")
+        schema.setdefault("section", SECTIONS.get(group, "data"))
+        if "enum" in schema:
+            schema.setdefault("type", "string")
+        yield name, default, schema
+
+
+def is_operator_only(field: FieldInfo) -> bool:
+    """Whether people who trigger a run may not choose it."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("operator_only"))
+
+
+def from_names(values: Mapping[str, Any], *, where: str = "settings") -> Settings:
+    """Settings from flat names.
+
+    Args:
+        values: `{"source": …, "train.epochs": 5, …}`; nested groups, as in YAML, may be mixed in.
+        where: what an error calls the place they came from.
+
+    Raises:
+        BadSettings: unknown names (with the nearest known one) and values out of bounds, all of
+            them in one message.
+    """
+    nested: dict[str, Any] = {}
+    problems: list[str] = []
+    known = dict(fields())
+    for name, value in _flat(values).items():
+        if name not in known:
+            problems.append(f"{name}: no such setting{_nearest(name, known)}")
+            continue
+        group, _, field = name.rpartition(".")
+        (nested.setdefault(group, {}) if group else nested)[field] = value
+    try:
+        settings = Settings.model_validate(nested)
+    except ValidationError as error:
+        problems += [_said(detail) for detail in error.errors()]
+    if problems:
+        raise BadSettings(f"{where}: " + "; ".join(problems))
+    return settings
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`["train.epochs=5", …]` → `{"train.epochs": 5, …}`; values are read as YAML.
+
+    Raises:
+        BadSettings: something that is not `name=value`.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    texts = {name for name, field in fields() if field.annotation is str}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise BadSettings(f"--set {assignment}: write it as name=value, for instance train.epochs=5")
+        try:
+            values[name.strip()] = text if name.strip() in texts else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise BadSettings(f"--set {assignment}: the value is not valid YAML: {error}") from error
+    return values
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Settings of a YAML file, groups nested or names dotted.
+
+    Raises:
+        BadSettings: no such file, or no mapping in it.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadSettings(f"{file}: can't be read as YAML: {error}") from error
+    if not isinstance(values, dict | None):
+        raise BadSettings(f"{file}: must hold settings, for instance `train: {{epochs: 5}}`")
+    return _flat(values or {})
+
+
+def as_names(settings: Settings) -> dict[str, Any]:
+    """The inverse of `from_names`, as JSON can hold it."""
+    return _flat(settings.model_dump(mode="json", by_alias=True))
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in GROUPS and isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            flat[str(name)] = value
+    return flat
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    endings = {full.rpartition(".")[2]: full for full in known}
+    near = difflib.get_close_matches(name, known, n=1) or [
+        endings[ending] for ending in difflib.get_close_matches(name.rpartition(".")[2], endings, n=1)
+    ]
+    return f", did you mean {near[0]}?" if near else ""
+
+
+def _said(detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"] if part != "validate_")
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "value_error" and place in GROUPS:
+        return f"{place}.{message}"
+    message = message[:1].lower() + message[1:]
+    return f"{place}={detail['input']!r}: {message}"
