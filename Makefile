@@ -27,7 +27,7 @@ export SASREC_SOURCE := $(or $(SOURCE),$(GENERATED))
 export SASREC_STORE := $(CURDIR)/.demo/runs
 export SASREC_TABLE := $(CURDIR)/.demo/recommendations
 
-.PHONY: help setup demo test lint up clean
+.PHONY: help setup demo test lint docs up clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
@@ -69,6 +69,9 @@ lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+docs: setup ## Draw the README's picture of the DAG and table of settings from the code
+	@$(BIN)/python docs/render.py
 
 up: setup ## Airflow with its UI on localhost, without docker (PORT=8080)
 	@umask 077; test -s $(PASSWORDS) || $(BIN)/python -c 'import secrets; print("{\"admin\": \"" + secrets.token_urlsafe(12) + "\"}")' > $(PASSWORDS)

@@ -47,21 +47,54 @@ from sasrec_tasks.naming import form
 RECOMMENDATIONS = Asset(name="sasrec_recommendations", uri="sasrec://recommendations")
 
 HELP = {
-    "ingest": "Freezes settings and source into the run's folder. **Re-running** reads the source again "
-    "only if it or a setting has changed; the moment `as_of` stays.",
-    "validate": "Checks every row against `schemas/`; `validate/rejected.parquet` lists bad rows with their "
-    "reason. **Fails** on a wrong type, or when more than `validate.max_rejected_share` is rejected: mend the "
-    "source and clear from `ingest`.",
-    "split": "Orders events by user and time, within `split.memory_limit`. **Re-running** is harmless.",
-    "train": "Trains on the CPU, or on a GPU if there is one, at most `train.max_minutes`. The log has loss, "
-    "rate and time left. **Re-running** after a kill resumes at the next epoch.",
-    "evaluate": "Writes `evaluate/metrics.json`: the test item among 100 random ones, and among all items. "
-    "**Re-running** gives the same figures.",
-    "gate": "Compares with popularity and, on the same test items, with the published model. **Refused** fails "
-    "this task; yesterday's table stays. Re-running decides anew only if something changed.",
-    "export": "Publishes one version, or none if this run is published already. **Re-running** after a rollback "
-    "of the table publishes the run again. Skipped where a newer `as_of` is published.",
+    "ingest": """
+Freezes the run's settings and copies the events before `as_of` into `ingest/`.
+
+**If it fails:** the message names the source, file or column.
+**Re-running** reads the source again only if it or a setting has changed; `as_of` stays.
+""",
+    "validate": """
+Checks every row against the contract in `schemas/`. Bad rows go to `validate/rejected.parquet` with
+their reason.
+
+**If it fails:** a column has the wrong type, or more than `validate.max_rejected_share` of the rows
+is bad. Mend the source and clear from `ingest`.
+**Re-running** on the same snapshot gives the same answer.
+""",
+    "split": """
+Sorts each user's events by time, within `split.memory_limit`: last event = test, second to last =
+validation, the rest = training.
+
+**Re-running** gives the same files.
+""",
+    "train": """
+Trains SASRec, on a GPU if there is one, at most `train.max_minutes` over all tries. The log has
+loss, rate and time left.
+
+**Re-running** after a kill resumes at the next epoch and ends with the same weights.
+""",
+    "evaluate": """
+Writes `evaluate/metrics.json`: each test item ranked among 100 random ones and among all, beside two
+popularity baselines.
+
+**Re-running** gives the same figures.
+""",
+    "gate": """
+Compares with popularity and, on the same test items, with the published model.
+
+**If it fails:** the model was refused, and yesterday's table stays. The log and `gate/verdict.json`
+say which rule. To publish nevertheless, trigger a run with `gate.force_publish`.
+**Re-running** decides anew only if something has changed.
+""",
+    "export": """
+Publishes every user's top k as one version of the table, and tells the consumers.
+
+**If it fails:** nothing was published; the last good table is served.
+**Re-running** publishes nothing twice. After a rollback of the table it publishes the run again.
+Skipped where a run of a newer `as_of` is published.
+""",
 }
+"""Of each task: what it does, what a failure means, what re-running does."""
 
 
 def deployment(name: str) -> str | None:
@@ -75,19 +108,19 @@ def as_of(dag_run: Any) -> datetime:
     return moment.astimezone(UTC)
 
 
-def step(name: str, minutes: int, **options: Any) -> Any:
-    """A task that calls the plain function of its name."""
+def step(name: str, minutes: int) -> Any:
+    """A task that calls the plain function of its name, on the run that the task before worked on."""
 
-    @task(task_id=name, doc_md=HELP[name], execution_timeout=timedelta(minutes=minutes), **options)
-    def call(run: str) -> dict[str, Any]:
+    @task(task_id=name, doc_md=HELP[name], execution_timeout=timedelta(minutes=minutes))
+    def call(before: dict[str, Any]) -> dict[str, Any]:
         from sasrec_tasks.pipeline import run_task
 
-        return run_task(name, run)
+        return {"run": before["run"], **run_task(name, before["run"])}
 
     return call
 
 
-@task(doc_md=HELP["ingest"], execution_timeout=timedelta(hours=2), multiple_outputs=True)
+@task(doc_md=HELP["ingest"], execution_timeout=timedelta(hours=2))
 def ingest() -> dict[str, Any]:
     """Start the run, then read the source."""
     from sasrec_tasks import pipeline
@@ -96,21 +129,21 @@ def ingest() -> dict[str, Any]:
     dag_run = context["dag_run"]
     settings = pipeline.triggered_settings(context["params"], dag_run.conf or {}, deployment, as_of(dag_run))
     store = pipeline.start(settings, dag_run.run_id)
-    return {"run": store.uri, "summary": pipeline.run_task("ingest", store.uri)}
+    return {"run": store.uri, **pipeline.run_task("ingest", store.uri)}
 
 
 @task(doc_md=HELP["export"], execution_timeout=timedelta(hours=2), outlets=[RECOMMENDATIONS])
-def export(run: str) -> dict[str, Any]:
+def export(before: dict[str, Any]) -> dict[str, Any]:
     """Publish, and tell those who wait for the table."""
     from sasrec_tasks.pipeline import run_task
 
-    summary = run_task("export", run)
+    summary = run_task("export", before["run"])
     if not summary["published"]:
         raise AirflowSkipException(f"{summary['table']} holds a newer run")
     facts = {name: summary[name] for name in ("table", "version", "rows", "users", "metrics")}
     context = get_current_context()
     context["outlet_events"][RECOMMENDATIONS].extra.update({**facts, "run_id": context["dag_run"].run_id})
-    return summary
+    return {"run": before["run"], **summary}
 
 
 @dag(
@@ -133,18 +166,13 @@ def export(run: str) -> dict[str, Any]:
 )
 def sasrec_nightly() -> None:
     """Interactions to recommendations."""
-    started = ingest()
-    run = started["run"]  # type: ignore[index]  # an XComArg of multiple outputs
-    steps = [
-        step("validate", 60)(run),
-        step("split", 120)(run),
-        step("train", 360)(run),
-        step("evaluate", 120)(run),
-        step("gate", 60)(run),
-        export(run),
-    ]
-    for earlier, later in zip([started, *steps], steps, strict=False):
-        earlier >> later
+    done = ingest()
+    done = step("validate", minutes=60)(done)
+    done = step("split", minutes=120)(done)
+    done = step("train", minutes=360)(done)
+    done = step("evaluate", minutes=120)(done)
+    done = step("gate", minutes=60)(done)
+    export(done)
 
 
 sasrec_nightly()

@@ -1,0 +1,237 @@
+"""The DAG as Airflow sees it, and a run of it through Airflow on an embedded database."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sasrec_tasks.errors import BadData, BadSettings, GateRefused
+from sasrec_tasks.generate import generate
+from sasrec_tasks.naming import form
+from sasrec_tasks.pipeline import TASKS
+
+ROOT = Path(__file__).parents[2]
+AIRFLOW = Path(sys.executable).with_name("airflow")
+HEAVY = ("torch", "numpy", "pandas", "pyarrow", "pandera", "duckdb", "deltalake")
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """An Airflow of the tests' own, with its operator's places."""
+
+    home: Path
+    environment: Mapping[str, str]
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [AIRFLOW, *arguments],
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def test_run(self, dag: str = "sasrec_nightly", **conf: Any) -> subprocess.CompletedProcess[str]:
+        return self.run("dags", "test", dag, "--conf", json.dumps(conf))
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(self.home / "airflow.db") as database:
+            return database.execute(sql).fetchall()
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    home = tmp_path_factory.mktemp("airflow")
+    generate(home / "interactions.parquet", users=300, items=2000, events=9000, seed=1)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "SASREC"))}
+    environment = {
+        **kept,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "SASREC_SOURCE": str(home / "interactions.parquet"),
+        "SASREC_STORE": str(home / "runs"),
+        "SASREC_TABLE": str(home / "recommendations"),
+    }
+    own = Airflow(home, environment)
+    migrated = own.run("db", "migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    yield own
+
+
+@pytest.fixture(scope="module")
+def finished(airflow: Airflow) -> subprocess.CompletedProcess[str]:
+    """A run of the whole DAG; forced, since two epochs need not beat popularity."""
+    return airflow.test_run(**{"train.epochs": 2, "gate.force_publish": True})
+
+
+@pytest.fixture(scope="module")
+def dag_module() -> Any:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("nightly_dag", ROOT / "dags" / "sasrec_nightly.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def dag(dag_module: Any) -> Any:
+    return dag_module.sasrec_nightly()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "dags").glob("*.py")), ids=lambda file: str(file.stem))
+def test_parsing_a_dag_file_imports_nothing_heavy(file: Path) -> None:
+    script = f"""
+import runpy, sys
+import airflow.sdk
+before = set(sys.modules)
+runpy.run_path({str(file)!r})
+print([name for name in {HEAVY!r} if name in sys.modules and name not in before])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_seven_tasks_in_order(dag: Any) -> None:
+    assert set(dag.task_ids) == set(TASKS)
+    for earlier, later in zip(TASKS, TASKS[1:], strict=False):
+        assert dag.get_task(earlier).downstream_task_ids == {later}
+
+
+def test_nights_do_not_pile_up(dag: Any) -> None:
+    assert dag.catchup is False
+    assert dag.max_active_runs == 1
+
+
+def test_each_task_is_documented_and_finite(dag: Any) -> None:
+    assert "Re-running is safe" in dag.doc_md
+    for task in dag.tasks:
+        assert "**Re-running**" in task.doc_md, task.task_id
+        assert task.execution_timeout is not None, task.task_id
+
+
+@pytest.mark.parametrize("error", [BadData("x"), BadSettings("x"), GateRefused("x")])
+def test_what_a_retry_cannot_help_fails_at_once(dag: Any, error: Exception) -> None:
+    from airflow.sdk import RetryAction
+
+    for task in dag.tasks:
+        assert task.retry_policy.evaluate(error, 1, 3).action == RetryAction.FAIL
+
+
+def test_passing_faults_are_tried_again_with_growing_delay(dag: Any) -> None:
+    from airflow.sdk import RetryAction
+
+    for task in dag.tasks:
+        assert task.retry_policy.evaluate(OSError("disk"), 1, 3).action == RetryAction.DEFAULT
+        assert task.retries > 0
+        assert task.retry_exponential_backoff > 1
+
+
+def test_the_form_offers_every_setting_with_its_default(dag: Any) -> None:
+    assert {name: dag.params[name] for name in dag.params} == {name: default for name, default, _ in form()}
+
+
+def test_nobody_who_triggers_a_run_can_widen_the_allowed_roots(dag: Any) -> None:
+    assert "ingest.allowed_roots" not in dag.params
+
+
+MIDNIGHT = datetime(2026, 3, 1, tzinfo=UTC)
+TRIGGERED = datetime(2026, 3, 5, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("run_type", "interval_end", "expected"),
+    [
+        ("scheduled", MIDNIGHT, MIDNIGHT),
+        ("backfill", MIDNIGHT, MIDNIGHT),
+        ("manual", MIDNIGHT, TRIGGERED),
+        ("manual", None, TRIGGERED),
+        ("asset_triggered", None, TRIGGERED),
+    ],
+)
+def test_as_of_is_the_end_of_the_interval_or_the_moment_of_the_trigger(
+    dag_module: Any, run_type: str, interval_end: datetime | None, expected: datetime
+) -> None:
+    run = SimpleNamespace(run_type=run_type, data_interval_end=interval_end, run_after=TRIGGERED)
+    assert dag_module.as_of(run) == expected
+
+
+def test_the_whole_dag_runs(airflow: Airflow, finished: subprocess.CompletedProcess[str]) -> None:
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    runs = airflow.query("SELECT run_id, state FROM dag_run WHERE dag_id = 'sasrec_nightly' AND state = 'success'")
+    assert len(runs) == 1
+    states = airflow.query(
+        f"SELECT task_id, state FROM task_instance WHERE dag_id = 'sasrec_nightly' AND run_id = '{runs[0][0]}'"
+    )
+    assert dict(states) == dict.fromkeys(TASKS, "success")
+    settings = json.loads((airflow.home / "runs" / runs[0][0] / "settings.json").read_text())
+    assert settings["train.epochs"] == 2
+    assert settings["as_of"] is not None
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_asset_event_tells_consumers_what_was_published(airflow: Airflow) -> None:
+    extras = [json.loads(extra) for (extra,) in airflow.query("SELECT extra FROM asset_event")]
+    assert len(extras) == 1
+    assert extras[0]["table"] == str(airflow.home / "recommendations")
+    assert extras[0]["version"] == 0
+    assert extras[0]["rows"] == 3000
+    assert 0 <= extras[0]["metrics"]["full.ndcg@10"] <= 1
+    assert (airflow.home / "runs" / extras[0]["run_id"] / "export" / "export.json").exists()
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_digest_describes_the_published_version(airflow: Airflow) -> None:
+    done = airflow.test_run("recommendations_digest")
+    assert done.returncode == 0, done.stdout + done.stderr
+    digest = json.loads((airflow.home / "recommendations_digest" / "0.json").read_text())
+    assert (digest["users"], digest["rows"], digest["previous_version"]) == (300, 3000, None)
+
+
+def test_a_value_out_of_bounds_is_refused_before_the_run_starts(airflow: Airflow) -> None:
+    before = airflow.query("SELECT count(*) FROM dag_run")
+    done = airflow.test_run(**{"train.epochs": 0})
+    assert done.returncode != 0
+    assert "train.epochs" in done.stdout + done.stderr
+    assert "minimum of 1" in done.stdout + done.stderr
+    assert airflow.query("SELECT count(*) FROM dag_run") == before
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"epochs": 3}, "epochs: no such setting, did you mean train.epochs?"),
+        ({"source": "/etc/passwd"}, "source='/etc/passwd': outside the allowed roots"),
+    ],
+)
+def test_a_conf_that_must_not_be_fails_the_first_task_without_a_retry(
+    airflow: Airflow, conf: dict[str, Any], message: str
+) -> None:
+    done = airflow.test_run(**conf)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+    last = "SELECT run_id FROM dag_run WHERE dag_id = 'sasrec_nightly' ORDER BY id DESC LIMIT 1"
+    states = dict(airflow.query(f"SELECT task_id, state FROM task_instance WHERE run_id = ({last})"))
+    assert states["ingest"] == "failed"
+    assert states["export"] == "upstream_failed"
+
+
+def test_no_dag_file_has_import_errors(airflow: Airflow) -> None:
+    done = airflow.run("dags", "list-import-errors")
+    assert done.returncode == 0, done.stdout
