@@ -83,7 +83,9 @@ def draw(history: dict[str, list[float]], metrics: dict[str, dict[str, float]], 
     figure, left = plt.subplots(figsize=(8, 4.5), layout="constrained")
     right = left.twinx()
     left.plot(history["epoch"], history["loss"], color="tab:gray", label="training loss")
-    right.plot(history["epoch"], history["metric"], color="tab:blue", label="validation NDCG@10, full ranking")
+    right.plot(
+        history["epoch"], history["metric"], color="tab:blue", label="validation NDCG@10, full ranking"
+    )
     best = max(range(len(history["metric"])), key=history["metric"].__getitem__)
     right.axvline(history["epoch"][best], color="tab:blue", linewidth=0.8, linestyle=":")
     left.set(xlabel="epoch", ylabel="binary cross-entropy")

@@ -33,9 +33,7 @@ def rendered(readme: str) -> str:
     """The README with the parts between its markers drawn from the code."""
     for name, content in (("dag", picture()), ("settings", settings_table())):
         block = f"<!-- {name}: drawn from the code by `make docs` -->\n{content}\n<!-- end of {name} -->"
-        readme = re.sub(
-            rf"<!-- {name}: .*?<!-- end of {name} -->", lambda _: block, readme, flags=re.DOTALL
-        )
+        readme = re.sub(rf"<!-- {name}: .*?<!-- end of {name} -->", lambda _: block, readme, flags=re.DOTALL)
     return readme
 
 
@@ -56,7 +54,8 @@ def settings_table() -> str:
     """A row per setting: name, default, what is allowed, what it is."""
     rows = ["| setting | default | allowed | what it is |", "| --- | --- | --- | --- |"]
     rows += [
-        f"| `{name}` | `{default}` | {allowed} | {what} |" for name, default, allowed, what in describe_settings()
+        f"| `{name}` | `{default}` | {allowed} | {what} |"
+        for name, default, allowed, what in describe_settings()
     ]
     return "\n".join(rows)
 

@@ -12,12 +12,13 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -64,6 +65,7 @@ class RunStore:
         self.is_local = "file" in (
             self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
         )
+        self._checked: set[tuple[str, str]] = set()  # tasks and digests whose files were found whole
 
     @classmethod
     def of(cls, store: str, run_id: str) -> RunStore:
@@ -74,16 +76,18 @@ class RunStore:
         """
         if not store:
             raise BadSettings("store: not set: name the folder or URL that holds the runs")
-        if not RUN_ID.fullmatch(run_id):
+        if not RUN_ID.fullmatch(run_id) or "::" in run_id:  # fsspec chains URLs by "::"
             raise BadSettings(
-                f"run id {run_id!r}: use letters, digits and _ . ~ : + - only, beginning with none of '.'"
+                f"run id {run_id!r}: use at most 250 letters, digits and _ . ~ : + - only, "
+                "no '.' at the beginning and no '::'"
             )
-        return cls(f"{store.rstrip('/')}/{run_id}")
+        return cls(f"{store if store.endswith('://') else store.rstrip('/') + '/'}{run_id}")
 
     @property
     def store(self) -> str:
         """What holds this run and its siblings."""
-        return self.uri.rpartition("/")[0]
+        above = self.uri.rpartition("/")[0]
+        return f"{above}/" if above.endswith(":/") else above or "/"
 
     def sibling(self, run_id: str) -> RunStore:
         """Another run of the same store."""
@@ -134,18 +138,20 @@ class RunStore:
         if marker is None:
             raise BadSettings(f"{self.uri}: `{task}` has not finished in this run: run it first")
         folder = Path(self.root) / task
+        checked = (task, marker.digest) in self._checked
         if not self.is_local:
             folder = Path(self._scratch.name) / f"{task}-{marker.digest[:16]}"
-            for name in marker.files:
-                if not (folder / name).exists():
-                    folder.mkdir(parents=True, exist_ok=True)
-                    self.fs.get_file(f"{self.root}/{task}/{name}", str(folder / name))
+            if not checked:
+                folder.mkdir(parents=True, exist_ok=True)
+                for name in marker.files:
+                    with suppress(FileNotFoundError):
+                        self.fs.get_file(f"{self.root}/{task}/{name}", str(folder / name))
         for name, expected in marker.files.items():
             file = folder / name
-            if not file.exists() or file.stat().st_size != expected["bytes"]:
-                raise OSError(
-                    f"{self.uri}/{task}/{name}: damaged or missing: clear `{task}` and run it again"
-                )
+            whole = file.exists() and file.stat().st_size == expected["bytes"]
+            if not whole or not (checked or _sha256(file) == expected["sha256"]):
+                raise OSError(f"{self.uri}/{task}/{name}: damaged or missing: run `{task}` again")
+        self._checked.add((task, marker.digest))
         return folder
 
     def read_json(self, task: str, name: str) -> Any:
@@ -173,7 +179,7 @@ class RunStore:
         """
         fingerprint = self.fingerprint(task, reads, settings)
         done = self.marker(task)
-        if done and done.fingerprint == fingerprint:
+        if done and done.fingerprint == fingerprint and self._is_whole(done):
             log.info("%s: nothing to do, done at %s", task, done.finished_at)
             return done.summary
         started = time.monotonic()
@@ -190,6 +196,18 @@ class RunStore:
                 finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             )
             return self._commit(folder, marker)
+
+    def _is_whole(self, marker: Marker) -> bool:
+        """Whether a finished task's files are there, in the sizes (locally: bytes) that it wrote."""
+        try:
+            if self.is_local:
+                self.folder(marker.task)
+                return True
+            sizes = {name: self.fs.size(f"{self.root}/{marker.task}/{name}") for name in marker.files}
+        except OSError as error:
+            log.warning("%s: done before, but not whole any more: %s", marker.task, error)
+            return False
+        return all(sizes[name] == expected["bytes"] for name, expected in marker.files.items())
 
     def forget(self, task: str) -> None:
         """Take a task's marker away: it is to be done again."""
@@ -210,13 +228,14 @@ class RunStore:
         task = marker.task
         with self._lock(task):
             winner = self.marker(task)
-            if winner and winner.fingerprint == marker.fingerprint:
+            if winner and winner.fingerprint == marker.fingerprint and self._is_whole(winner):
                 log.info("%s: another try was faster, this one leaves", task)
                 return winner.summary
             if winner:
                 self.fs.rm_file(f"{self.root}/{task}/{MARKER}")
                 for name in winner.files.keys() - marker.files.keys():
-                    self.fs.rm_file(f"{self.root}/{task}/{name}")
+                    with suppress(FileNotFoundError):
+                        self.fs.rm_file(f"{self.root}/{task}/{name}")
             for name in marker.files:
                 if self.is_local:
                     (folder / name).replace(Path(self.root) / task / name)
@@ -288,7 +307,7 @@ class RunStore:
             return
         path = Path(self.root) / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         with beside.open("wb") as file:
             file.write(content)
             file.flush()
@@ -303,9 +322,13 @@ def write_json(file: Path, value: Any) -> None:
 
 def _describe(file: Path) -> dict[str, Any]:
     with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
         os.fsync(content.fileno())
-    return {"bytes": file.stat().st_size, "sha256": digest}
+    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _hash(value: Any) -> str:

@@ -29,6 +29,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+log = logging.getLogger(__name__)
+
 stdout = Console()
 stderr = Console(stderr=True)
 
@@ -70,6 +72,7 @@ def run(
     settings = _settings(config, set_, source=source, store=store, table=table, as_of=as_of)
     started = pipeline.start(settings, run_id or pipeline.new_run_id())
     with _shown():
+        log.info("run %s in %s", started.run_id, started.uri)
         try:
             result = pipeline.run_all(started)
         except GateRefused:
@@ -97,6 +100,7 @@ def _task_command(task: str) -> None:
 
 @app.command()
 def ingest(
+    context: typer.Context,
     source: Source = "",
     store: Store = "",
     table: TableUrl = "",
@@ -106,10 +110,13 @@ def ingest(
     as_of: AsOf = "",
     as_json: AsJson = False,
 ) -> None:
-    """Run `ingest` alone; with a source, start the run first."""
+    """Run `ingest` alone; with settings on the command line, start the run first."""
     from sasrec_tasks import pipeline
 
-    if RunStore.of(store, run_id or "-").is_started() and not (config or set_ or as_of):
+    origins = [context.get_parameter_source(name) for name in ("source", "table")]
+    named = any(origin and origin.name == "COMMANDLINE" for origin in origins)  # not by the environment
+    anew = config or set_ or as_of or named
+    if not anew and RunStore.of(store, run_id or "-").is_started():
         started = _existing(store, run_id)
     else:
         settings = _settings(config, set_, source=source, store=store, table=table, as_of=as_of)
@@ -124,11 +131,15 @@ for _task in ("validate", "split", "train", "evaluate", "gate", "export"):
 
 
 @app.command()
-def show(store: Store = "", run_id: RunId = "") -> None:
+def show(
+    store: Store = "",
+    run_id: Annotated[str, typer.Option(help="Name of the run; the newest by default.")] = "",
+) -> None:
     """Show a finished run: time per task, metrics, verdict, sample recommendations."""
+    from sasrec_tasks.pipeline import newest_run
     from sasrec_tasks.terminal import report
 
-    stdout.print(report(_existing(store, run_id)))
+    stdout.print(report(_existing(store, run_id) if run_id else newest_run(store)))
 
 
 @app.command()
@@ -139,9 +150,8 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Print a user's rows; the popular items for a user who is not in the table."""
-    from rich.table import Table
-
     from sasrec_tasks.tables import open_tables
+    from sasrec_tasks.terminal import listed
 
     tables = open_tables(table)
     rows = tables.for_users([user]).slice(0, top_k)
@@ -151,12 +161,8 @@ def recommend(
         typer.echo(json.dumps(rows.to_pylist(), default=str))
         return
     if not known:
-        stderr.print(f"{user}: not in {table}, so the popular items:", markup=False)
-    names = ("RANK", "ITEM_ID", "SCORE", "ORIGIN", "RUN_ID", "AS_OF")
-    shown = Table(*names)
-    for row in rows.to_pylist():
-        shown.add_row(*(f"{row[name]:.4f}" if name == "SCORE" else str(row[name]) for name in names))
-    stdout.print(shown)
+        typer.echo(f"{user}: not in {table}, so the popular items:", err=True)
+    stdout.print(listed(rows))
 
 
 @app.command()
@@ -223,7 +229,7 @@ def main() -> None:
         typer.echo(f"{kind}: {error}", err=True)
         sys.exit(exit_status(error))
     except KeyboardInterrupt:
-        typer.echo("Interrupted. The same --run-id goes on from here.", err=True)
+        typer.echo("Interrupted. The same command with the run's --run-id goes on from here.", err=True)
         sys.exit(130)
 
 

@@ -18,7 +18,10 @@ configuration file and the deployment's environment may."""
 
 
 def _in_utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from error
 
 
 Moment = Annotated[datetime, AfterValidator(_in_utc)]
@@ -28,7 +31,7 @@ Moment = Annotated[datetime, AfterValidator(_in_utc)]
 class Group(BaseModel):
     """Settings of one task."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Ingest(Group):
@@ -37,8 +40,8 @@ class Ingest(Group):
     columns: dict[str, str] = Field(default={}, title="Column names")
     """Names in the source → names of the contract, for instance {"user_id": "USER_ID"}."""
 
-    default_outcome: float | None = Field(default=None, title="Default outcome", allow_inf_nan=False)
-    """OUTCOME of every event of a source without such a column (clicks: 1)."""
+    default_outcome: float | None = Field(default=None, title="Default outcome")
+    """OUTCOME of every event of a file without such a column (clicks: 1)."""
 
     timestamp_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(default="auto", title="Timestamp unit")
     """Unit of integer timestamps; "auto" tells it from their size."""
@@ -65,7 +68,7 @@ class Validate(Group):
 class Split(Group):
     """Which events are trained on and evaluated, and what sorting may use."""
 
-    min_outcome: float | None = Field(default=None, title="Least outcome", allow_inf_nan=False)
+    min_outcome: float | None = Field(default=None, title="Least outcome")
     """Events below it are neither read by the model nor a target, but count as seen."""
 
     min_user_events: int = Field(default=1, ge=1, title="Events per user")
@@ -225,9 +228,7 @@ class Settings(Group):
     gate: Gate = Gate()
     export: Export = Export()
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True
-    )
+    model_config = ConfigDict(populate_by_name=True)
 
     def group(self, task: str) -> Group:
         """The settings of one task."""

@@ -14,7 +14,7 @@ from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.sequences import Int64, LeaveLastTwoOut, Sequences
-from sasrec_tasks.sasrec.weights import load_model
+from sasrec_tasks.sasrec.weights import WEIGHTS_FILE, load_model
 
 COLUMNS = ("USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP")
 ROWS_AT_ONCE = 262_144
@@ -74,6 +74,14 @@ def item_ids(store: RunStore) -> list[str]:
 def model(store: RunStore, settings: Settings) -> SASRec:
     """The trained model, on the device that the settings choose."""
     return load_model(Path(store.folder("train")), device(settings))
+
+
+def model_hash(store: RunStore) -> str:
+    """What tells this run's trained weights from others: SHA-256 of their file."""
+    marker = store.marker("train")
+    if marker is None:
+        raise BadSettings(f"{store.uri}: `train` has not finished in this run: run it first")
+    return str(marker.files[WEIGHTS_FILE]["sha256"])
 
 
 def device(settings: Settings) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import fsspec
 
+from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables import open_tables
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ WITH new_lists AS (SELECT USER_ID, list(ITEM_ID) AS items FROM new GROUP BY USER
      old_lists AS (SELECT USER_ID, list(ITEM_ID) AS items FROM old GROUP BY USER_ID)
 SELECT count(new_lists.USER_ID) FILTER (old_lists.USER_ID IS NULL) AS users_new,
        count(old_lists.USER_ID) FILTER (new_lists.USER_ID IS NULL) AS users_gone,
-       avg(len(list_intersect(new_lists.items, old_lists.items)) / len(new_lists.items)) AS overlap,
+       avg(len(list_intersect(new_lists.items, old_lists.items)) / len(new_lists.items))
+           FILTER (new_lists.USER_ID IS NOT NULL AND old_lists.USER_ID IS NOT NULL) AS overlap,
        count(*) FILTER (list_sort(new_lists.items) = list_sort(old_lists.items)) AS users_with_the_same_items
 FROM new_lists FULL JOIN old_lists USING (USER_ID)
 """
@@ -41,18 +43,24 @@ def write(url: str, version: int | None = None) -> dict[str, Any]:
         The digest, which also lies at `<url>_digest/<version>.json`: rows, users, items,
         users_served_popular, and against the previous publish users_new, users_gone, overlap (mean
         share of a user's items that were there before) and users_with_the_same_items.
+
+    Raises:
+        BadSettings: nothing is published there.
     """
     tables = open_tables(url)
     publishes = list(tables.published())
-    version = publishes[0].version if version is None else version
-    this = next(published for published in publishes if published.version <= version)
+    this = next((p for p in publishes if version is None or p.version <= version), None)
+    if this is None:
+        raise BadSettings(
+            f"table={url!r}: no publish in it{'' if version is None else f' up to version {version}'}"
+        )
     earlier = next((published for published in publishes if published.version < this.version), None)
     with duckdb.connect(config={"autoinstall_known_extensions": False}) as db:
         db.register("new", tables.rows(this.version))
-        figures = db.execute(FIGURES).to_arrow_table().to_pylist()[0]
+        figures = db.sql(FIGURES).to_arrow_table().to_pylist()[0]
         if earlier:
             db.register("old", tables.rows(earlier.version))
-            figures |= db.execute(CHANGES).to_arrow_table().to_pylist()[0]
+            figures |= db.sql(CHANGES).to_arrow_table().to_pylist()[0]
     digest = {
         "table": url,
         "version": this.version,

@@ -89,6 +89,7 @@ def _evaluate(store: RunStore, settings: Settings, folder: Path) -> Summary:
         "seed": settings.evaluate.random_state,
         "split": "leave-last-two-out: last item test, second to last validation",
         "device": device,
+        "model": contents.model_hash(store),
     }
     write_json(folder / METRICS, metrics)
     _write_ranks(store, data, ranks, folder / RANKS)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from sasrec_tasks import contents
@@ -23,11 +24,12 @@ from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import EXPORT, MANIFEST, METRICS, OWN_ROWS, USERS, VERDICT, Interactions
 from sasrec_tasks.errors import BadSettings, GateRefused
-from sasrec_tasks.progress import bar
+from sasrec_tasks.measures import PROTOCOLS
+from sasrec_tasks.progress import Advance, bar
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.ranking import BLOCK_USERS, Scorer, blocks, constant_scorer, model_scorer, top_k
 from sasrec_tasks.sasrec.sequences import Float32, Int64
-from sasrec_tasks.tables import open_tables
+from sasrec_tasks.tables import Published, Superseded, open_tables
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
 from sasrec_tasks.timestamps import moment_of
 
@@ -42,24 +44,24 @@ def run(store: RunStore, settings: Settings) -> Summary:
 
     Raises:
         GateRefused: the verdict does not allow it.
+        BadSettings: no verdict on these weights, or the run is published with other rows.
     """
     if not settings.table:
         raise BadSettings("table: not set: name the folder or URL of the table (--table, or SASREC_TABLE)")
-    if store.marker("gate") and not store.read_json("gate", VERDICT)["publish"]:
-        raise GateRefused("the verdict in gate/verdict.json does not allow a publish")
-    tables = open_tables(settings.table)
-    before = list(tables.published())
+    _require_verdict(store)
+    assert settings.as_of is not None  # frozen when the run started
+    published = next((p for p in open_tables(settings.table).published() if p.run_id == store.run_id), None)
     marker = store.marker("export")
-    if marker and marker.summary["published"] and store.run_id not in {each.run_id for each in before}:
+    if published:
+        _require_same_rows(published, _content(store, settings))
+    elif marker and marker.summary["published"] and marker.summary["table"] == settings.table:
         log.warning(
             "export: run %s was rolled back since it was published: publishing it again", store.run_id
         )
         store.forget("export")
-    assert settings.as_of is not None  # frozen when the run started
-    superseded = bool(before) and before[0].as_of > settings.as_of and before[0].run_id != store.run_id
     return store.once(
         "export",
-        lambda folder: _export(store, settings, superseded, folder),
+        lambda folder: _export(store, settings, folder),
         reads=["split", "train", "gate"],
         settings={"table": settings.table, "as_of": settings.as_of.isoformat()}
         | settings.export.model_dump(mode="json", exclude={"block_users"})
@@ -67,45 +69,77 @@ def run(store: RunStore, settings: Settings) -> Summary:
     )
 
 
-def _export(store: RunStore, settings: Settings, superseded: bool, folder: Path) -> Summary:
+def _require_verdict(store: RunStore) -> None:
+    """That the gate allows these weights to be published."""
+    if not store.marker("gate"):
+        raise BadSettings(f"{store.uri}: `gate` has not finished in this run: run it first")
+    verdict = store.read_json("gate", VERDICT)
+    if verdict["model"] != contents.model_hash(store):
+        raise BadSettings(
+            f"{store.uri}: the verdict of `gate` is on other weights than `train` holds now: "
+            "run `evaluate` and `gate` again"
+        )
+    if not verdict["publish"]:
+        raise GateRefused("the verdict in gate/verdict.json does not allow a publish")
+
+
+def _content(store: RunStore, settings: Settings) -> str:
+    """What tells a run's rows from others: the weights, the histories and the settings they hang on."""
+    rows_hang_on = settings.export.model_dump(
+        mode="json", exclude={"block_users"}
+    ) | settings.split.model_dump(mode="json", include={"min_outcome"})
+    return store.fingerprint("export", ["split"], {**rows_hang_on, "model": contents.model_hash(store)})
+
+
+def _require_same_rows(published: Published, content: str) -> None:
+    """A run is published once: other settings or data under its name would not reach the table."""
+    if published.metadata.get("content", content) != content:
+        raise BadSettings(
+            f"run id {published.run_id!r}: is published already (version {published.version}), with other "
+            "settings or data than it has now: give the new run another id"
+        )
+
+
+def _export(store: RunStore, settings: Settings, folder: Path) -> Summary:
     rows = _Rows(store, settings)
     metrics = store.read_json("evaluate", METRICS)
-    marker = store.marker("train")
     assert settings.as_of is not None
-    assert marker is not None
     tables = open_tables(settings.table)
     version: int | None = None
-    if superseded:
-        with pq.ParquetWriter(folder / OWN_ROWS, RECOMMENDATIONS, compression="zstd") as writer:
-            for batch in rows.batches():
-                writer.write_batch(batch)
-        log.warning(
-            "export: %s holds a newer as_of than %s: not replaced, the rows are in this run's folder",
-            settings.table,
-            settings.as_of.isoformat(),
-        )
-    else:
-        published = tables.publish(
-            rows.batches(),
-            rows.popular(),
-            run_id=store.run_id,
-            as_of=settings.as_of,
-            metadata={
-                "store": store.store,
-                "model": marker.files["model.safetensors"]["sha256"],
-                "metrics": {name: metrics[name] for name in ("sampled", "full", "full_with_seen")},
-                "data_interval": [_first_event(store, rows.data), settings.as_of.isoformat()],
-                "forced": store.read_json("gate", VERDICT)["forced"],
-            },
-        )
-        version = published.version
+    with bar("export", len(rows.data.events), "users") as advance:  # here: rows are made in another thread
+        try:
+            version = tables.publish(
+                rows.batches(advance),
+                rows.popular(),
+                run_id=store.run_id,
+                as_of=settings.as_of,
+                metadata={
+                    "store": store.store,
+                    "model": contents.model_hash(store),
+                    "content": _content(store, settings),
+                    "metrics": {name: metrics[name] for name in PROTOCOLS},
+                    "data_interval": [_first_event(store, rows.data), settings.as_of.isoformat()],
+                    "forced": store.read_json("gate", VERDICT)["forced"],
+                },
+            ).version
+        except Superseded as newer:
+            with pq.ParquetWriter(folder / OWN_ROWS, RECOMMENDATIONS, compression="zstd") as writer:
+                for batch in rows.batches(advance):
+                    writer.write_batch(batch)
+            log.warning(
+                "export: %s: %s, later than this run's %s: not replaced, the rows are in this run's folder",
+                settings.table,
+                newer,
+                settings.as_of.isoformat(),
+            )
+    written = ds.dataset(folder / OWN_ROWS) if version is None else tables.rows(version)
     summary: Summary = {
         "table": settings.table,
         "version": version,
-        "published": not superseded,
-        "rows": rows.written if version is None else tables.rows(version).count_rows(),
+        "published": version is not None,
+        "rows": written.count_rows(),
         "users": len(rows.data.events),
-        "users_by_origin": rows.users_by_origin,
+        "users_by_origin": _users_by_origin(written, len(rows.data.events)),
         "metrics": {
             f"{protocol}.{metric}": metrics[protocol][metric]
             for protocol in ("sampled", "full")
@@ -115,6 +149,15 @@ def _export(store: RunStore, settings: Settings, superseded: bool, folder: Path)
     write_json(folder / EXPORT, {**summary, "run_id": store.run_id, "as_of": settings.as_of.isoformat()})
     log.info("export: %s rows, version %s of %s", f"{summary['rows']:,}", version, settings.table)
     return summary
+
+
+def _users_by_origin(written: ds.Dataset, users: int) -> dict[str, int]:
+    """Who is served by the model, by popularity, and not at all (has seen everything)."""
+    firsts = written.filter(ds.field("RANK") == 1)
+    served = {
+        origin: firsts.filter(ds.field("ORIGIN") == origin).count_rows() for origin in ("model", "popular")
+    }
+    return {**served, "none": users - sum(served.values())}
 
 
 def _first_event(store: RunStore, data: Interactions) -> str | None:
@@ -129,8 +172,6 @@ class _Rows:
         self.store, self.settings = store, settings
         self.data = contents.interactions(store, settings)
         self.items = np.array(["", *contents.item_ids(store)], dtype=object)
-        self.written = 0
-        self.users_by_origin = {"model": 0, "popular": 0, "none": 0}
 
     def popularity(self) -> Float32:
         """Share of all events per item, (num_items + 1,); −inf where an item has none."""
@@ -148,16 +189,15 @@ class _Rows:
             POPULAR, RANK=np.arange(1, len(best) + 1), items=best, SCORE=shares[best], ORIGIN="popular"
         )
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, advance: Advance) -> Iterator[pa.RecordBatch]:
         """All rows in order of user and rank, one batch per `export.block_users` users."""
         model = contents.model(self.store, self.settings)
         popular = constant_scorer(self.popularity())
         size = self.settings.export.block_users
         ids = pq.ParquetFile(self.store.folder("split") / USERS).iter_batches(size, columns=["USER_ID"])
-        with bar("export", len(self.data.events), "users") as advance:
-            for rows, names in zip(blocks(len(self.data.events), size), ids, strict=True):
-                yield from self._block(model, popular, rows, names.column(0))
-                advance(int(rows[-1]) + 1)
+        for rows, names in zip(blocks(len(self.data.events), size), ids, strict=True):
+            yield from self._block(model, popular, rows, names.column(0))
+            advance(int(rows[-1]) + 1)
 
     def _block(
         self, model: SASRec, popular: Scorer, rows: Int64, names: pa.Array
@@ -178,11 +218,6 @@ class _Rows:
                     scores[chosen], items[chosen] = best.cpu().numpy(), indices.cpu().numpy()
         served = scores > -np.inf
         user, place = np.nonzero(served)
-        self.written += len(user)
-        any_served = served.any(1)
-        self.users_by_origin["model"] += int((any_served & by_model).sum())
-        self.users_by_origin["popular"] += int((any_served & ~by_model).sum())
-        self.users_by_origin["none"] += int((~any_served).sum())
         yield from self._table(
             RECOMMENDATIONS,
             USER_ID=names.take(pa.array(user)),

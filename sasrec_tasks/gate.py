@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,16 @@ def run(store: RunStore, settings: Settings) -> Summary:
     """
     as_of = settings.as_of
     assert as_of is not None  # frozen when the run started
-    earlier = [
-        published
-        for published in open_tables(settings.table).published()
-        if published.run_id != store.run_id and published.as_of <= as_of
-    ]
+    earlier = list(
+        islice(
+            (
+                published
+                for published in open_tables(settings.table).published()
+                if published.run_id != store.run_id and published.as_of <= as_of
+            ),
+            settings.gate.recent_publishes,
+        )
+    )
     summary = store.once(
         "gate",
         lambda folder: _decide(store, settings, earlier, folder),
@@ -96,6 +102,10 @@ def protocol(settings: Settings) -> str:
 
 def _decide(store: RunStore, settings: Settings, earlier: list[Published], folder: Path) -> Summary:
     metrics = store.read_json("evaluate", METRICS)
+    if metrics["model"] != contents.model_hash(store):
+        raise BadSettings(
+            f"{store.uri}: `evaluate` measured other weights than `train` holds now: run it again"
+        )
     served = protocol(settings)
     rules = [_beats_popularity(metrics, served)]
     comparison: Comparison | None = None
@@ -116,6 +126,7 @@ def _decide(store: RunStore, settings: Settings, earlier: list[Published], folde
         "forced": forced,
         "protocol": served,
         "metric": METRIC,
+        "model": metrics["model"],
         "reasons": [rule.reason for rule in sorted(rules, key=lambda rule: rule.passed)],  # worst first
         "rules": [asdict(rule) for rule in rules],
         "champion": asdict(comparison) if comparison else None,
@@ -148,9 +159,12 @@ def _beats_popularity(metrics: dict[str, Any], served: str) -> Rule:
 def _against_champion(
     store: RunStore, settings: Settings, champion: Published
 ) -> tuple[Comparison | None, Rule]:
+    contents.device(settings)  # that there is no GPU is not the champion's fault
     try:
         comparison = compare(store, settings, champion.run_id)
-    except (BadSettings, OSError, ValueError) as error:
+    except (ConnectionError, TimeoutError):
+        raise  # the network's fault: trying again helps
+    except (BadSettings, OSError, ValueError, FloatingPointError) as error:
         reason = (
             f"champion {champion.run_id} (version {champion.version}) could not be compared with, "
             f"its weights are gone or unreadable: {error}"
@@ -179,8 +193,8 @@ def _against_recent(earlier: list[Published], plausible: float, settings: Settin
     served = protocol(settings)
     recent = [
         float(published.metadata["metrics"][served][METRIC])
-        for published in earlier[: settings.gate.recent_publishes]
-        if served in published.metadata.get("metrics", {})
+        for published in earlier
+        if served in (published.metadata.get("metrics") or {})
     ]
     if not recent:
         return Rule(rule="recent", passed=True, reason="no metrics of recent publishes are known")

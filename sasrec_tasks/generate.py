@@ -1,17 +1,23 @@
 """Made-up interactions with a structure that can be learned, and how well it can be.
 
-Every item has a category and a style; about ``CROWD`` items share both. What comes next hangs on
-the last two items: its category follows from the category of the last one, its style from the style
-of the one before. Of the items with that category and style one is drawn by popularity. With
-probability ``NOISE`` popularity alone decides.
+Every item is of one of ``GENRES`` genres. The next item is, with probability
 
-Two small tables thus say what follows any pair of items, so that a few hundred thousand events are
-enough to learn it, while nobody who looks at the last item alone can know the style.
+- ``BACK``, of the genre of the item before the last: people go to and fro between two genres;
+- ``STAY``, of the genre of the last item;
+- ``NOISE``, of any genre.
 
-The chance of an item given the last two is known, and so is the law of the pairs: sequences start
-in it and stay in it. The best HR@10 of anybody who knows two items, one, or none is a sum over both,
-with no sampling in it. It speaks of the last event of a user, ranked among all items, the seen ones
-included.
+Of the items in question one is drawn by popularity. So any two items have a law of what follows
+them, and genres are few enough to be learned from some 200,000 events; but who looks at the last
+item alone does not know which genre its user is about to go back to.
+
+What can be reached has a closed form, since a sequence that starts in the stationary law stays in
+it. With ``q`` the popularity of the genres, each summed over its items:
+
+- an item at any place is drawn by popularity, and its genre therefore by ``q``;
+- two successive items are of one genre with probability ``SAME``, else of independent ones.
+
+(Let ``P[x, y]`` be the chance that genre y follows x, both unknown. Stationary means ``P =
+NOISE q qᵀ + STAY diag(q) + BACK Pᵀ``; solved by ``P = (1 − SAME) q qᵀ + SAME diag(q)``.)
 """
 
 from __future__ import annotations
@@ -30,18 +36,15 @@ import pyarrow.parquet as pq
 
 MIN_ITEMS = 2000
 MIN_USER_EVENTS = 5
-MAX_MEAN_EVENTS = 10_000  # per user; more would not fit into a year of distinct seconds
-CROWD = 20  # items per category and style: the number of either grows with the root of the items
-NOISE = 0.25
-ZIPF = 0.8  # popularity of the k-th most popular item: k ** -ZIPF
-ACTIVITY = 0.8  # spread (sigma) of the log-normal that says how active a user is
-END = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+MAX_MEAN_EVENTS = 10_000  # per user; with more, the busiest might not fit into a year of seconds
+GENRES = 20
+BACK, STAY, NOISE = 0.78, 0.12, 0.10
+SAME = STAY / (STAY + NOISE)
+HEAD = 5  # popularity by Zipf and Mandelbrot's law: (k + HEAD) ** -2 for the k-th item of a genre
+ACTIVITY = 0.5  # spread (sigma) of the log-normal that says how active a user is
 YEAR = 365 * 24 * 3600  # seconds
+END = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
 K = 10
-ID = 1
-STYLES = 4
-CATS = 8
-SHIFT = 5
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -49,29 +52,33 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """What was written, and what can be reached on it: HR@10, seen items among the candidates."""
+    """What was written, and the HR@10 that can be expected on it.
+
+    That of each user's last event among all items, the seen ones included.
+    """
 
     path: Path  # the parquet file
     users: int
     items: int
     events: int
     seed: int
-    best_hr10: float  # by the true probabilities
-    first_order_hr10: float  # the most that can be had from the last item alone
-    popularity_hr10: float  # the most that can be had from one list for everybody
+    best_hr10: float  # of the best predictor there is: by the true probabilities
+    first_order_hr10: float  # of the best that looks at the last item alone
+    popularity_hr10: float  # of the best list for everybody: the most popular items
 
     def as_dict(self) -> dict[str, str | int | float]:
+        """All of it, as JSON can hold it."""
         return {**asdict(self), "path": str(self.path)}
 
 
 def generate(
-    out: Path, *, users: int = 6000, items: int = 2000, events: int = 200_000, seed: int = 0
+    out: Path, *, users: int = 12_000, items: int = 2000, events: int = 200_000, seed: int = 0
 ) -> Generated:
-    """Write interactions, and beside them, as ``<stem>.json``, what can be reached on them.
+    """Write interactions, and beside them what can be reached on them, as ``<stem>.json``.
 
     The table has the columns USER_ID and ITEM_ID (string), OUTCOME (float64, always 1) and
-    TIMESTAMP (int64, epoch seconds; within the year before 2026, distinct for a user), and is in
-    order of TIMESTAMP. The same arguments give the same bytes. Both files appear whole or not at all.
+    TIMESTAMP (int64, epoch seconds in the year before 2026, distinct within a user), and is in
+    order of TIMESTAMP. The same arguments give the same bytes; no reader meets half a file.
 
     Args:
         out: a file if it ends in ``.parquet``, else a folder that gets ``interactions.parquet``;
@@ -93,23 +100,22 @@ def generate(
     order = np.lexsort((rows, times))
     table = pa.table(
         {
-            "USER_ID": _names("user", users, 6, rows[order]),
-            "ITEM_ID": _names("item", items, 5, drawn[order]),
+            "USER_ID": _names("user", 6, random.permutation(users), rows[order]),
+            "ITEM_ID": _names("item", 5, process.labels, drawn[order]),
             "OUTCOME": np.ones(events),
             "TIMESTAMP": times[order],
         }
     )
     path = out if out.suffix == ".parquet" else out / "interactions.parquet"
-    best, first_order, popularity = process.reachable()
     result = Generated(
         path=path,
         users=users,
         items=items,
         events=events,
         seed=seed,
-        best_hr10=best,
-        first_order_hr10=first_order,
-        popularity_hr10=popularity,
+        best_hr10=process.best(),
+        first_order_hr10=process.first_order(),
+        popularity_hr10=_top(process.popularity),
     )
     figures = {name: value for name, value in result.as_dict().items() if name != "path"}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,139 +126,113 @@ def generate(
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """The law the sequences are drawn from: of order two, stationary from the second event on.
+    """The law the sequences are drawn from. Items are numbered 0…N − 1, genre by genre."""
 
-    Items are numbered 0…N − 1 in order of their crowd; the items of crowd ``x`` have category
-    ``x // S`` and style ``x % S``.
-    """
-
-    crowd: Int64  # (N,), rising
+    genre: Int64  # (N,) 0…GENRES − 1, rising
     popularity: Float64  # (N,), sums to 1
-    labels: Int64  # (N,) the number in an item's id, which says nothing about crowd or popularity
-    next_category: Int64  # (S,) a permutation: after the category of the last item
-    next_style: Int64  # (S,) a permutation: after the style of the item before it
-    pairs: Float64  # (S, S * S) law of (style of the item before last, crowd of the last item)
+    labels: Int64  # (N,) the number in each item's id, which tells neither genre nor popularity
 
     @classmethod
     def of(cls, items: int, random: np.random.Generator) -> Process:
-        """Draw the tables and deal the items out to the crowds."""
-        categories = CATS
-        crowds = categories * STYLES
-        # Dealt out in rounds by popularity: each crowd gets its share of popular and of rare items.
-        rounds = [random.permutation(crowds) for _ in range(-(-items // crowds))]
-        dealt = np.concatenate(rounds)[:items]
-        order = np.argsort(dealt, kind="stable")
-        popularity = (np.arange(1, items + 1)[order] / crowds + SHIFT) ** -ZIPF
-        popularity /= popularity.sum()
-        crowd, next_category, next_style = (
-            dealt[order],
-            random.permutation(categories),
-            (np.arange(STYLES) if ID else random.permutation(STYLES)),
-        )
+        """Deal the items out to the genres, in rounds from the most popular item down."""
+        rounds = [random.permutation(GENRES) for _ in range(-(-items // GENRES))]
+        genre = np.concatenate(rounds)[:items]
+        order = np.argsort(genre, kind="stable")
+        popularity = (np.arange(items) / GENRES + HEAD + 1) ** -2
         return cls(
-            crowd=crowd,
-            popularity=popularity,
+            genre=genre[order],
+            popularity=popularity[order] / popularity.sum(),
             labels=random.permutation(items),
-            next_category=next_category,
-            next_style=next_style,
-            pairs=_stationary(np.bincount(crowd, popularity), next_category, next_style),
         )
 
-    def following(self, style_before: Int64, last_crowd: Int64) -> Int64:
-        """The crowd the next item is from, noise apart; arrays of one shape."""
-        side = len(self.next_style)
-        return self.next_category[last_crowd // side] * side + self.next_style[style_before]
+    @property
+    def genres(self) -> Float64:
+        """Popularity of each genre, (GENRES,)."""
+        return np.bincount(self.genre, self.popularity).astype(np.float64)
 
-    def probabilities(self, target: Float64) -> Float64:
-        """Law of the next item, (N,), given the law of the crowd it is from, noise apart (S * S,)."""
-        within = target / np.bincount(self.crowd, self.popularity)
-        return self.popularity * (NOISE + (1 - NOISE) * within[self.crowd])
+    def probabilities(self, before: int, last: int) -> Float64:
+        """Law of the next item, (N,), after an item of genre ``before`` and one of ``last``."""
+        chosen = BACK * (self.genre == before) + STAY * (self.genre == last)
+        law: Float64 = self.popularity * (NOISE + chosen / self.genres[self.genre])
+        return law
+
+    def best(self) -> float:
+        """The highest HR@10 that can be expected of who knows the last two items, or more."""
+        hits = np.array(
+            [[_top(self.probabilities(x, y)) for y in range(GENRES)] for x in range(GENRES)]
+        )  # (GENRES, GENRES)
+        genres = self.genres
+        return float(SAME * (genres @ hits.diagonal()) + (1 - SAME) * (genres @ hits @ genres))
+
+    def first_order(self) -> float:
+        """The highest HR@10 that can be expected of who knows the last item only.
+
+        Of that item only the genre counts: within a genre, items are drawn by popularity alone.
+        """
+        stays = STAY + BACK * SAME  # chance that the genre is the last one; else it can be any
+        genres = self.genres
+        laws = [self.popularity * (1 - stays + stays * (self.genre == y) / genres[y]) for y in range(GENRES)]
+        return float(genres @ [_top(law) for law in laws])
 
     def sample(self, lengths: Int64, random: np.random.Generator) -> tuple[Int64, Int64]:
-        """Draw the sequences of all users.
+        """Draw the sequences of all users, a step of all at a time.
 
         Args:
             lengths: (users,) events of each, at least 2, falling.
 
         Returns:
-            User and item label of each event, (events,) each; by user, in order of time.
+            The user and the item of each event, (events,) each; by user, oldest first.
         """
-        side, users = len(self.next_style), len(lengths)
-        categories, crowds = len(self.next_category), self.pairs.shape[1]
-        cumulative = np.cumsum(self.popularity)
-        cumulative /= cumulative[-1]
-        bounds = np.concatenate([[0.0], cumulative[np.searchsorted(self.crowd, range(crowds), "right") - 1]])
+        bounds = np.searchsorted(self.genre, np.arange(GENRES + 1))  # where each genre starts and ends
+        cumulative = np.concatenate([[0.0], np.cumsum(self.popularity)])
 
-        def draw(crowds: Int64, noise: npt.NDArray[np.bool_] | bool = False) -> Int64:
-            """One item by popularity, of the crowd or (noise) of all."""
-            low, high = np.where(noise, 0.0, bounds[crowds]), np.where(noise, 1.0, bounds[crowds + 1])
-            at = low + (high - low) * random.random(len(crowds))
-            return np.minimum(np.searchsorted(cumulative, at, side="right"), len(cumulative) - 1)
+        def draw(genres: Int64, anything: npt.NDArray[np.bool_]) -> Int64:
+            """One item each by popularity, of the genre given or of all."""
+            low = np.where(anything, 0, bounds[genres])
+            high = np.where(anything, len(self.genre), bounds[genres + 1])
+            at = random.random(len(genres)) * (cumulative[high] - cumulative[low]) + cumulative[low]
+            found = np.searchsorted(cumulative, at, side="right") - 1
+            items: Int64 = np.minimum(found, high - 1)  # rounding can lift ``at`` to its upper bound
+            return items
 
-        style, crowd = divmod(random.choice(self.pairs.size, users, p=self.pairs.ravel()), crowds)
-        steps = [draw(random.integers(categories, size=users) * side + style), draw(crowd)]
+        start = np.zeros(len(lengths), dtype=np.int64)
+        steps = [draw(start, start == 0)]
+        steps.append(draw(self.genre[steps[0]], random.random(len(lengths)) >= SAME))
         for step in range(2, int(lengths[0])):
-            going = int(np.searchsorted(-lengths, -step))  # users with more events than that
-            before, last = self.crowd[steps[-2][:going]], self.crowd[steps[-1][:going]]
-            steps.append(draw(self.following(before % side, last), random.random(going) < NOISE))
-        rows = np.concatenate([np.arange(len(items)) for items in steps])
-        by_user = np.argsort(rows, kind="stable")
-        return rows[by_user], self.labels[np.concatenate(steps)[by_user]]
-
-    def reachable(self) -> tuple[float, float, float]:
-        """The highest expected HR@10 for who knows the last two items, the last one, none."""
-        side, crowds = self.pairs.shape
-        target = self.following(np.arange(side)[:, None], np.arange(crowds)[None, :])  # (S, S * S)
-        overall = np.bincount(target.ravel(), self.pairs.ravel(), minlength=crowds)
-        # Within its crowd an item is drawn by popularity alone: of the last item only the crowd counts.
-        last = self.pairs.sum(0)
-        given_last = np.zeros((crowds, crowds))
-        given_last[np.arange(crowds), target] = self.pairs / last
-        return (
-            self._hr(np.eye(crowds), overall),
-            self._hr(given_last, last),
-            self._hr(overall[None], np.ones(1)),
-        )
-
-    def _hr(self, targets: Float64, weights: Float64) -> float:
-        """Mean chance of the ten likeliest items; targets (n, S * S) as known, weights (n,)."""
-        hits = [np.partition(self.probabilities(target), -K)[-K:].sum() for target in targets]
-        return float(weights @ hits)
+            going = int(np.searchsorted(-lengths, -step))  # how many users have more events than that
+            chance = random.random(going)
+            genres = self.genre[np.where(chance < BACK, steps[-2][:going], steps[-1][:going])]
+            steps.append(draw(genres, chance >= BACK + STAY))
+        users = np.concatenate([np.arange(len(drawn)) for drawn in steps])
+        by_user = np.argsort(users, kind="stable")
+        return users[by_user], np.concatenate(steps)[by_user]
 
 
-def _stationary(crowds: Float64, next_category: Int64, next_style: Int64) -> Float64:
-    """``Process.pairs``, given the popularity of the crowds (S * S,)."""
-    side = len(next_style)
-    crowds = crowds.reshape(-1, side)
-    pairs = np.broadcast_to(crowds / side, (side, *crowds.shape))  # style before, category, style
-    for _ in range(400):  # each pass leaves at most 1 − NOISE of the error
-        noise = pairs.sum((0, 1))[:, None, None] * crowds
-        follow = pairs.transpose(2, 1, 0)[:, np.argsort(next_category)][:, :, np.argsort(next_style)]
-        pairs = NOISE * noise + (1 - NOISE) * follow
-    result: Float64 = (pairs / pairs.sum()).reshape(side, -1)
-    return result
+def _top(law: Float64) -> float:
+    """Chance that the next item is among the ten likeliest."""
+    return float(np.partition(law, -K)[-K:].sum())
 
 
 def _lengths(users: int, events: int, random: np.random.Generator) -> Int64:
-    """Events of each user, (users,), falling: a few users have a large part of the events."""
+    """Events of each user, (users,), falling."""
     activity = random.lognormal(sigma=ACTIVITY, size=users)
-    extra = random.multinomial(events - MIN_USER_EVENTS * users, activity / activity.sum())
+    extra: Int64 = random.multinomial(events - MIN_USER_EVENTS * users, activity / activity.sum())
     return MIN_USER_EVENTS + np.sort(extra)[::-1]
 
 
 def _times(rows: Int64, lengths: Int64, random: np.random.Generator) -> Int64:
-    """Epoch seconds of each event, (events,), rising strictly within a user (rows is sorted)."""
-    spare = YEAR - lengths
+    """Epoch seconds of each event, (events,), rising strictly within a user; ``rows`` is sorted."""
+    spare = YEAR - lengths  # seconds that are left when each event has one of its own
     joined = random.uniform(0, 0.75, len(lengths)) * spare
     drawn = (joined[rows] + random.random(len(rows)) * (spare - joined)[rows]).astype(np.int64)
     drawn = drawn[np.lexsort((drawn, rows))]
     place = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return END - YEAR + drawn + place  # + place: no two of a user's events share a second
+    return END - YEAR + drawn + place
 
 
-def _names(kind: str, count: int, width: int, numbers: Int64) -> pa.Array:
-    names = pa.array([f"{kind}-{number:0{width}d}" for number in range(count)])
-    return pa.DictionaryArray.from_arrays(pa.array(numbers), names).dictionary_decode()
+def _names(kind: str, width: int, labels: Int64, numbers: Int64) -> pa.Array:
+    names = pa.array([f"{kind}-{label:0{width}d}" for label in labels.tolist()])
+    return names.take(pa.array(numbers))
 
 
 def _check(*, users: int, items: int, events: int, seed: int) -> None:
@@ -262,20 +242,18 @@ def _check(*, users: int, items: int, events: int, seed: int) -> None:
         raise ValueError(f"items is {items}: give at least {MIN_ITEMS}")
     low, high = MIN_USER_EVENTS * users, MAX_MEAN_EVENTS * users
     if events < low:
-        raise ValueError(
-            f"events is {events}: give at least {low} ({MIN_USER_EVENTS} a user), or fewer users"
-        )
+        raise ValueError(f"events is {events}: for {users} users give at least {low}, or give fewer users")
     if events > high:
-        raise ValueError(f"events is {events}: give at most {high} ({MAX_MEAN_EVENTS} a user), or more users")
+        raise ValueError(f"events is {events}: for {users} users give at most {high}, or give more users")
     if seed < 0:
         raise ValueError(f"seed is {seed}: give 0 or more")
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Put a file in its place in one step, so that no reader meets half of it."""
+    """Put a file in its place in one step."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(unfinished)
-        os.replace(unfinished, path)  # noqa: PTH105
+        unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

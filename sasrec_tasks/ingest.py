@@ -8,6 +8,7 @@ from what came later.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,9 @@ def run(store: RunStore, settings: Settings) -> Summary:
         raise BadSettings(
             f"ingest.columns: maps to {', '.join(sorted(unknown))}: the columns are {', '.join(COLUMNS)}"
         )
+    twice = [column for column, times in Counter(settings.ingest.columns.values()).items() if times > 1]
+    if twice:
+        raise BadSettings(f"ingest.columns: maps more than one column to {', '.join(sorted(twice))}")
     fs, files = list_files(settings.source)
     if getattr(fs, "local_file", False):
         for file in files:  # a link below an allowed root may lead out of it
@@ -78,6 +82,9 @@ class _Snapshot:
         schemas = [self._schema(file) for file in self.files]
         units = [unit for schema in schemas if (unit := unit_of_type(self._type(schema, "TIMESTAMP")))]
         self.unit = max(units, key=lambda unit: TICKS[unit], default="")  # the finest: nothing is lost
+        for file, schema in zip(self.files, schemas, strict=True):
+            if self.unit and unit_of_type(self._type(schema, "TIMESTAMP")) == self.unit:
+                self.unit_told_by = self.unit_told_by or file.path
         entries: list[dict[str, Any]] = []
         writer: pq.ParquetWriter | None = None
         waiting: list[pa.RecordBatch] = []
@@ -141,7 +148,11 @@ class _Snapshot:
         """The schema of a file that has all needed columns."""
         with self._open(file) as content, _blaming(file.path, self.fs):
             schema: pa.Schema = pq.read_schema(content)
-        missing = [name for name in self._needed() if name not in schema.names]
+        needed = self._needed(schema)
+        missing = [name for name in needed if name not in schema.names]
+        twice = [name for name in dict.fromkeys(needed) if schema.names.count(name) > 1]
+        if twice:
+            raise BadData(f"{file.path}: more than one column {', '.join(twice)}: rename or drop one of them")
         if not missing:
             return schema
         hints = [f"it has {', '.join(schema.names) or 'no columns'}"]
@@ -154,12 +165,21 @@ class _Snapshot:
             hints.append("for a source without OUTCOME (clicks) set ingest.default_outcome=1")
         raise BadData(f"{file.path}: missing column {', '.join(missing)}: " + "; ".join(hints))
 
-    def _needed(self) -> list[str]:
+    def _needed(self, schema: pa.Schema) -> list[str]:
         return [
             name
             for column, name in self.names.items()
-            if column != "OUTCOME" or self.config.default_outcome is None
+            if column != "OUTCOME" or not self._has_default_outcome(schema)
         ]
+
+    def _has_default_outcome(self, schema: pa.Schema) -> bool:
+        """Whether a file is served by the default: it has no OUTCOME, and none is said to be there."""
+        name = self.names["OUTCOME"]
+        return (
+            self.config.default_outcome is not None
+            and name not in self.config.columns
+            and name not in schema.names
+        )
 
     def _type(self, schema: pa.Schema, column: str) -> pa.DataType:
         return schema.field(self.names[column]).type
@@ -172,8 +192,10 @@ class _Snapshot:
 
     def _batches(self, file: SourceFile) -> Iterator[pa.RecordBatch]:
         with self._open(file) as content, _blaming(file.path, self.fs):
-            parquet = pq.ParquetFile(content)
-            for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, columns=self._needed()):
+            # pyarrow's default keeps the bytes of all row groups until the end of the file
+            parquet = pq.ParquetFile(content, buffer_size=2**20, pre_buffer=False)
+            needed = self._needed(parquet.schema_arrow)
+            for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, columns=needed):
                 if len(batch):
                     yield self._in_contract(batch, file.path)
 
@@ -181,7 +203,7 @@ class _Snapshot:
         """Columns named and typed as in the contract; what can't be is left for `validate` to report."""
         columns: list[pa.Array] = []
         for column in COLUMNS:
-            if column == "OUTCOME" and self.config.default_outcome is not None:
+            if column == "OUTCOME" and self._has_default_outcome(batch.schema):
                 columns.append(pa.repeat(pa.scalar(self.config.default_outcome, pa.float64()), len(batch)))
                 continue
             values = batch.column(self.names[column])
@@ -203,7 +225,8 @@ class _Snapshot:
         kind = values.type
         text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
         if text or (self.config.cast_ids and pa.types.is_integer(kind)):
-            return values.cast(pa.string())
+            values = values.cast(pa.string())
+        values.validate(full=True)  # text that is not UTF-8 would stop a later task
         return values
 
     def _timestamps(self, values: pa.Array, path: str) -> pa.Array:
@@ -221,7 +244,7 @@ class _Snapshot:
         if self.unit and unit != self.unit:
             raise BadData(
                 f"{path}: {self.names['TIMESTAMP']} looks like {unit!r}, but {self.unit!r} in "
-                f"{self.unit_told_by or 'another file'}: make them the same, or set ingest.timestamp_unit"
+                f"{self.unit_told_by}: make them the same, or set ingest.timestamp_unit"
             )
         if not self.unit:
             self.unit, self.unit_told_by = unit, path
@@ -268,8 +291,13 @@ class _blaming:  # noqa: N801 - reads as a clause: `with _blaming(path, fs):`
         pass
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        damaged = isinstance(error, pa.ArrowInvalid) or (self.local and isinstance(error, OSError))
-        if damaged and not isinstance(error, BadData):
+        if isinstance(error, BadData):
+            return
+        if isinstance(error, pa.ArrowInvalid | pa.ArrowNotImplementedError) or (
+            self.local and isinstance(error, OSError)
+        ):
             raise BadData(
                 f"{self.path}: can't be read as parquet, it is empty, truncated or damaged: write it again ({error})"
             ) from error
+        if isinstance(error, OSError):  # remote: the network's fault, or the file's
+            raise OSError(f"{self.path}: can't be read: {error}") from error

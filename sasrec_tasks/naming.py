@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,14 @@ def from_names(values: Mapping[str, Any], *, where: str = "settings") -> Setting
     problems: list[str] = []
     known = dict(fields())
     for name, value in _flat(values).items():
+        if name in GROUPS:
+            problems.append(f"{name}={value!r}: is a group of settings: write {name}.<setting>")
+            continue
         if name not in known:
             problems.append(f"{name}: no such setting{_nearest(name, known)}")
+            continue
+        if isinstance(value, bool) and known[name].annotation is not bool:  # pydantic takes true for 1
+            problems.append(f"{name}={value!r}: is not what the setting takes")
             continue
         group, _, field = name.rpartition(".")
         (nested.setdefault(group, {}) if group else nested)[field] = value
@@ -145,18 +152,22 @@ def as_names(settings: Settings) -> dict[str, Any]:
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if name in GROUPS and isinstance(value, Mapping):
-            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+        if name in GROUPS and isinstance(value, Mapping | None):  # a group may be left empty
+            flat |= {f"{name}.{key}": inner for key, inner in (value or {}).items()}
         else:
             flat[str(name)] = value
     return flat
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    ending = name.rpartition(".")[2]
     endings = {full.rpartition(".")[2]: full for full in known}
-    near = difflib.get_close_matches(name, known, n=1) or [
-        endings[ending] for ending in difflib.get_close_matches(name.rpartition(".")[2], endings, n=1)
-    ]
+    near = (
+        difflib.get_close_matches(name, [full for full in known if full.rpartition(".")[2] == ending], n=1)
+        or ([endings[ending]] if ending in endings else [])  # the right name in the wrong group, or in none
+        or difflib.get_close_matches(name, known, n=1)
+        or [endings[near] for near in difflib.get_close_matches(ending, endings, n=1)]
+    )
     return f", did you mean {near[0]}?" if near else ""
 
 
@@ -167,3 +178,39 @@ def _said(detail: Any) -> str:
         return f"{place}.{message}"
     message = message[:1].lower() + message[1:]
     return f"{place}={detail['input']!r}: {message}"
+
+
+def describe_settings() -> Iterator[tuple[str, str, str, str]]:
+    """Of each setting: name, default, what is allowed, and what it is; for documentation."""
+    schemas = {name: group.model_json_schema() for name, group in GROUPS.items()} | {
+        "": Settings.model_json_schema()
+    }
+    for name, field in fields():
+        group, _, key = name.rpartition(".")
+        schema = schemas[group]["properties"][key]
+        default = json.dumps(field.get_default(), default=str)
+        allowed = " or ".join(_allowed(kind) for kind in schema.get("anyOf", [schema]))
+        what = (field.description or "").replace("|", "\\|")
+        if is_operator_only(field):
+            what += " Not in the trigger form."
+        yield name, default, allowed, what
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    bounds = [
+        f"{sign} {schema[key]:,}"
+        for key, sign in (
+            ("exclusiveMinimum", ">"),
+            ("minimum", "≥"),
+            ("exclusiveMaximum", "<"),
+            ("maximum", "≤"),
+        )
+        if key in schema
+    ]
+    kind = {"integer": "int", "object": "mapping", "array": "list", "null": "null"}.get(
+        schema["type"], schema["type"]
+    )
+    kind = "date-time" if schema.get("format") == "date-time" else kind
+    return " ".join([kind, ", ".join(bounds)]).strip()

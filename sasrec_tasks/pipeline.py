@@ -14,8 +14,10 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
+import fsspec
+
 from sasrec_tasks import roots
-from sasrec_tasks.artifacts import RunStore, Summary
+from sasrec_tasks.artifacts import RUN_ID, RunStore, Summary
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.naming import fields, from_names, is_operator_only
@@ -32,12 +34,16 @@ def start(settings: Settings, run_id: str) -> RunStore:
 
     Raises:
         BadSettings: a place that is not set or outside `ingest.allowed_roots`, or a bad run id.
+        OSError: the table can't be read.
     """
+    from sasrec_tasks.tables import open_tables  # not when a DAG file is parsed
+
     for name in PLACES:
         place = getattr(settings, name)
         if not place:
             raise BadSettings(f"{name}: not set: give it as a setting, or as {environment_name(name)}")
         roots.check(name, place, settings.ingest.allowed_roots)
+    next(open_tables(settings.table).published(), None)  # rather now than after hours of training
     store = RunStore.of(settings.store, run_id)
     store.freeze(settings)
     return store
@@ -82,6 +88,25 @@ def run_all(
     return result(store, summaries, seconds)
 
 
+def newest_run(store: str) -> RunStore:
+    """The run of a store that came to a verdict last.
+
+    Raises:
+        BadSettings: there is none.
+    """
+    if not store:
+        raise BadSettings(f"store: not set: give it as a setting, or as {environment_name('store')}")
+    fs, path = fsspec.core.url_to_fs(store)
+    names = (
+        [name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)] if fs.isdir(path) else []
+    )
+    runs = [RunStore.of(store, name) for name in names if RUN_ID.fullmatch(name)]
+    ended = [(marker.finished_at, run.run_id, run) for run in runs if (marker := run.marker("gate"))]
+    if not ended:
+        raise BadSettings(f"store={store!r}: no run in it has come to a verdict: see the log of the last one")
+    return max(ended, key=lambda each: each[:2])[2]
+
+
 def result(store: RunStore, summaries: Mapping[str, Summary], seconds: Mapping[str, float]) -> dict[str, Any]:
     """What a finished run says about itself, as JSON can hold it."""
     as_of = store.settings().as_of
@@ -103,7 +128,8 @@ def result(store: RunStore, summaries: Mapping[str, Summary], seconds: Mapping[s
 
 def refused(store: RunStore) -> dict[str, Any]:
     """What a run says about itself that the gate refused; its figures are those of `run_all`."""
-    markers = {task: marker for task in TASKS if (marker := store.marker(task))}
+    tried = TASKS[: TASKS.index("export")]
+    markers = {task: marker for task in tried if (marker := store.marker(task))}
     return result(
         store,
         {task: marker.summary for task, marker in markers.items()},

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
+
+from fsspec.core import split_protocol
+from fsspec.implementations.local import LocalFileSystem
 
 from sasrec_tasks.errors import BadSettings
 
@@ -25,10 +27,7 @@ def check(name: str, url: str, roots: Iterable[str] | None) -> None:
     if roots is None:
         return
     roots = list(roots)
-    place = _resolve(url)
-    if not any(
-        place == _resolve(root) or place.startswith(_resolve(root).rstrip("/") + "/") for root in roots
-    ):
+    if not any(_is_under(url, root) for root in roots):
         raise BadSettings(
             f"{name}={url!r}: outside the allowed roots ({', '.join(roots) or 'none is set'}): "
             "use a place under one of them, or have the operator add it to SASREC_ALLOWED_ROOTS"
@@ -41,13 +40,26 @@ def without_pattern(url: str) -> str:
     return url if fixed == url else fixed.rpartition("/")[0] or "/"
 
 
+def _is_under(url: str, root: str) -> bool:
+    """Whether a place lies under a root, whether or not its reader decodes `%2e%2e`."""
+    return _is_below(url, root) and any(_is_below(unquote(url), form) for form in (root, unquote(root)))
+
+
+def _is_below(url: str, root: str) -> bool:
+    try:
+        place, top = _resolve(url), _resolve(root)
+    except ValueError:  # NUL, which no path holds
+        return False
+    if place == top:
+        return True
+    top = top if top.endswith("/") else f"{top}/"
+    inside = place.removeprefix(top)
+    # a chain (`simplecache::file://…`) can reach anywhere, and so can `..` where there are no links
+    return inside != place and "::" not in inside and ".." not in inside.split("/")
+
+
 def _resolve(url: str) -> str:
-    """A comparable form: real path of what is local, scheme and normalised path of what is not."""
-    if "::" in url:  # chained file systems can reach anywhere from anywhere
-        return f"chained:{url}"
-    parts = urlsplit(url)
-    if parts.scheme in ("", "file", "local"):
-        path = url.partition("://")[2] or url if parts.scheme else url
-        return str(Path(os.path.realpath(Path(path).expanduser())))
-    path = os.path.normpath("/" + unquote(parts.path)).lstrip("/")
-    return f"{parts.scheme}://{parts.netloc}/{path}".rstrip("/")
+    """A comparable form: the real path of what is local, the URL of what is not."""
+    if "::" not in url and split_protocol(url)[0] in (None, "file", "local"):
+        return os.path.realpath(LocalFileSystem._strip_protocol(url))
+    return url if url.endswith("://") else url.rstrip("/")

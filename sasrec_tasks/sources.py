@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import fsspec
 from sasrec_tasks.errors import BadData, BadSettings
 
 SUFFIXES = (".parquet", ".parq", ".pq")
+HIDDEN = (".", "_")  # what engines leave beside: _SUCCESS, .part-0.crc, _temporary/
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +42,9 @@ def list_files(source: str) -> tuple[Any, list[SourceFile]]:
     except (ImportError, ValueError) as error:
         raise BadSettings(f"source={source!r}: {error}") from error
     if any(character in path for character in "*?[") and not fs.exists(path):
-        found = {name: info for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"}
+        found = _matching(fs, path)
     elif fs.isdir(path):
-        if fs.exists(f"{path.rstrip('/')}/_delta_log"):
-            raise BadData(
-                f"{source}: is a Delta table, whose folder holds replaced rows too: export it as plain parquet"
-            )
-        found = {
-            name: info
-            for name, info in fs.find(path, detail=True).items()
-            if name.endswith(SUFFIXES) and not _is_hidden(name[len(path) :])
-        }
+        found = _in_folder(fs, path)
     elif fs.exists(path):
         found = {path: fs.info(path)}
     else:
@@ -63,9 +57,38 @@ def list_files(source: str) -> tuple[Any, list[SourceFile]]:
     ]
 
 
-def _is_hidden(path: str) -> bool:
-    return any(part.startswith((".", "_")) for part in path.split("/"))
+def _matching(fs: Any, pattern: str) -> dict[str, dict[str, Any]]:
+    """Files that match, and the parquet files of folders that match; hidden ones only if asked for."""
+    fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]
+    _refuse_delta(fs, fixed)
+    hidden = tuple(mark for mark in HIDDEN if f"/{mark}" not in pattern[len(fixed) :])
+    found: dict[str, dict[str, Any]] = {}
+    for name, info in fs.glob(pattern, detail=True).items():
+        if any(part.startswith(hidden) for part in name[len(fixed) :].split("/")):
+            continue
+        found |= _in_folder(fs, name) if info["type"] == "directory" else {name: info}
+    return found
+
+
+def _in_folder(fs: Any, folder: str) -> dict[str, dict[str, Any]]:
+    _refuse_delta(fs, folder)
+    found = {}
+    for name, info in fs.find(folder, detail=True).items():
+        parts = name[len(folder) :].split("/")
+        if "_delta_log" in parts:
+            _refuse_delta(fs, name.rpartition("/_delta_log/")[0])
+        if name.endswith(SUFFIXES) and not any(part.startswith(HIDDEN) for part in parts):
+            found[name] = info
+    return found
+
+
+def _refuse_delta(fs: Any, folder: str) -> None:
+    if fs.exists(f"{folder.rstrip('/')}/_delta_log"):
+        raise BadData(
+            f"{folder}: is a Delta table, whose folder holds replaced rows too: export it as plain parquet"
+        )
 
 
 def _version(info: dict[str, Any]) -> str:
-    return str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or "")
+    keys = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+    return str(next((info[key] for key in keys if info.get(key)), ""))

@@ -19,7 +19,7 @@ from sasrec_tasks import contents
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import ITEMS, REJECTED, ROWS_AT_ONCE, SNAPSHOT, USERS
-from sasrec_tasks.errors import BadData
+from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.progress import bar
 from sasrec_tasks.sasrec.sequences import Sequences
 
@@ -59,6 +59,9 @@ def run(store: RunStore, settings: Settings) -> Summary:
     Raises:
         BadData: fewer than two users or items, or nobody with the three events an evaluation needs.
     """
+    checked = store.marker("validate")
+    if checked and checked.summary["problems"]:
+        raise BadData(f"{settings.source}: refused by `validate`: " + "; ".join(checked.summary["problems"]))
     return store.once(
         "split",
         lambda folder: _split(store, settings, folder),
@@ -68,15 +71,24 @@ def run(store: RunStore, settings: Settings) -> Summary:
 
 
 def _split(store: RunStore, settings: Settings, folder: Path) -> Summary:
-    with tempfile.TemporaryDirectory(prefix="split-", dir=settings.split.spill_folder or folder) as scratch:
+    spill = settings.split.spill_folder
+    if spill and not Path(spill).is_dir():
+        raise BadSettings(f"split.spill_folder={spill!r}: no such folder: make it, or leave it unset")
+    with tempfile.TemporaryDirectory(prefix="split-", dir=spill or folder) as scratch:
         config: Any = {
             "memory_limit": settings.split.memory_limit.replace(" ", ""),
             "temp_directory": scratch,
             "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,
         }
-        with duckdb.connect(f"{scratch}/split.duckdb", config=config) as db:
-            _write(db, store, settings, folder)
+        try:
+            with duckdb.connect(f"{scratch}/split.duckdb", config=config) as db:
+                _write(db, store, settings, folder)
+        except duckdb.OutOfMemoryException as error:
+            said = str(error).partition("\n")[0]
+            raise BadSettings(
+                f"split.memory_limit={settings.split.memory_limit!r}: too little for this source, raise it ({said})"
+            ) from error
     return _summary(folder, settings)
 
 

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.padding import Padding
 from rich.progress import (
@@ -21,8 +23,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.contents import HISTORY, METRICS, USERS, VERDICT, interactions, item_ids
+from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.pipeline import TASKS
 from sasrec_tasks.progress import Advance, Bar
 from sasrec_tasks.tables import open_tables
@@ -64,68 +67,111 @@ def report(store: RunStore) -> Group:
     """A finished run: time per task, metrics beside the baselines, the table, three users."""
     settings = store.settings()
     parts: list[Any] = [Text(f"Run {store.run_id}", style="bold"), Text(store.uri, style="dim")]
-    parts += [_padded(_tasks(store)), _padded(_metrics(store.read_json("evaluate", METRICS)))]
-    parts.append(_curve(store))
-    verdict = store.read_json("gate", VERDICT)
-    outcome = "published anyway" if verdict["forced"] else "passed" if verdict["passed"] else "refused"
-    parts.append(Text(f"Gate: {outcome}: " + "; ".join(verdict["reasons"])))
+    parts += [_padded(_tasks(store)), *_warnings(store)]
+    parts += [_padded(_metrics(store.read_json("evaluate", METRICS))), _curve(store)]
+    parts.append(_gate(store.read_json("gate", VERDICT)))
     export = store.marker("export")
-    if export:
-        where = f"{settings.table} (Delta Lake, version {export.summary['version']})"
-        if not export.summary["published"]:
-            where = f"{settings.table} holds a newer run and was left as it is"
+    if export and not export.summary["published"]:
+        parts.append(Text(f"Table: {settings.table} holds a later as_of and was left as it is"))
+    elif export:
+        facts = f"Delta Lake, version {export.summary['version']}, {export.summary['rows']:,} rows"
         parts += [
-            Text(f"Table: {where}, {export.summary['rows']:,} rows"),
+            Text(f"Table: {settings.table} ({facts})"),
             Text(f"Popular items: {settings.table}_popular"),
+            _padded(_samples(store, settings.table)),
         ]
-        if export.summary["published"]:
-            parts.append(_padded(_samples(store, settings.table)))
     return Group(*parts)
+
+
+def listed(rows: pa.Table) -> Group:
+    """Rows of one user, or the popular items, and which run they are of."""
+    table = Table("rank", "item", "score", "origin", box=SIMPLE_HEAD)
+    for row in rows.to_pylist():
+        item = Text(_printable(row["ITEM_ID"]), overflow="fold")
+        table.add_row(str(row["RANK"]), item, f"{row['SCORE']:.4f}", row["ORIGIN"])
+    if not len(rows):
+        return Group(Text("No rows."))
+    return Group(table, Text(f"Run {rows['RUN_ID'][0]}, events before {rows['AS_OF'][0]}", style="dim"))
 
 
 def _padded(what: Any) -> Padding:
     return Padding(what, (1, 0, 0, 0))
 
 
+RESULTS = {
+    "ingest": "{rows:,} rows in {files:,} file(s)",
+    "validate": "{rejected:,} of {rows:,} rows rejected",
+    "split": "{events:,} events of {users:,} users and {items:,} items",
+    "train": "best epoch {best_epoch} of {epochs}, on {device}",
+    "evaluate": "{users_evaluated:,} users",
+    "export": "{rows:,} rows for {users:,} users",
+}
+"""Task → its result in a few words, from its summary; of `gate`, see `_result`."""
+
+
+def _result(task: str, summary: Summary) -> str:
+    if task == "gate":
+        verdict = "forced" if summary["forced"] else "passed" if summary["publish"] else "refused"
+        return f"{verdict}, {'champion ' + summary['champion'] if summary['champion'] else 'no champion yet'}"
+    return RESULTS[task].format(**summary)
+
+
 def _tasks(store: RunStore) -> Table:
-    table = Table("task", "seconds", "result", title="Tasks", title_justify="left")
+    table = Table("task", "seconds", "result", title="Tasks", title_justify="left", box=SIMPLE_HEAD)
     table.columns[1].justify = "right"
     for task in TASKS:
         marker = store.marker(task)
         if marker is None:
             table.add_row(task, "", "not finished")
-            continue
-        facts = [
-            f"{value:,} {name.replace('_', ' ')}"
-            for name, value in marker.summary.items()
-            if isinstance(value, int) and not isinstance(value, bool)
-        ]
-        table.add_row(task, f"{marker.seconds:.1f}", ", ".join(facts))
+        else:
+            table.add_row(task, f"{marker.seconds:.1f}", Text(_result(task, marker.summary)))
     return table
 
 
+def _warnings(store: RunStore) -> list[Text]:
+    split = store.marker("split")
+    return [
+        Text(f"Warning: {warning}", style="yellow")
+        for warning in (split.summary["warnings"] if split else ())
+    ]
+
+
+RANKINGS = {"sampled": "sampled", "full": "full", "full_with_seen": "with seen"}
+
+
 def _metrics(metrics: dict[str, Any]) -> Table:
+    """Fits 80 columns."""
     title = (
-        f"Metrics on the test items of {metrics['users_evaluated']:,} users, with 95% intervals "
-        f"(sampled: 1 of {metrics['negatives'] + 1})"
+        f"Metrics on the test items of {metrics['users_evaluated']:,} users, ± half of the 95% interval\n"
+        f"sampled: among {metrics['negatives']} random unseen items; full: among all unseen ones;\n"
+        "with seen: among all"
     )
-    table = Table("ranking", "scorer", title=title, title_justify="left")
+    if fewer := metrics["users_with_fewer_negatives"]:
+        title += f"\nsampled: {fewer:,} users have fewer unseen items: all of them are used"
+    table = Table("ranking", "scorer", title=title, title_justify="left", box=SIMPLE_HEAD)
     for name in ("HR@10", "NDCG@10", "MRR"):
-        table.add_column(name, justify="right")
-    for protocol in ("sampled", "full", "full_with_seen"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for protocol in PROTOCOLS:
         for scorer, figures in (("SASRec", metrics), *metrics["baselines"].items()):
             cells = []
             for metric in ("hr@10", "ndcg@10", "mrr"):
                 low, high = figures[protocol]["ci95"][metric]
-                cells.append(f"{figures[protocol][metric]:.4f} ({low:.3f}–{high:.3f})")
+                cells.append(
+                    f"{figures[protocol][metric]:.4f} ±{f'{(high - low) / 2:.3f}'.removeprefix('0')}"
+                )
             table.add_row(
-                protocol if scorer == "SASRec" else "",
+                RANKINGS[protocol] if scorer == "SASRec" else "",
                 scorer.replace("_", " "),
                 *cells,
                 style="bold" if scorer == "SASRec" else "",
                 end_section=scorer == "recent_popularity",
             )
     return table
+
+
+def _gate(verdict: dict[str, Any]) -> Text:
+    outcome = "published anyway" if verdict["forced"] else "passed" if verdict["passed"] else "refused"
+    return Text("\n".join([f"Gate: {outcome}", *(f"  {reason}" for reason in verdict["reasons"])]))
 
 
 def _curve(store: RunStore) -> Text:
@@ -137,7 +183,8 @@ def _curve(store: RunStore) -> Text:
     low, high = np.nanmin(shown), np.nanmax(shown)
     heights = np.zeros(len(shown)) if high == low else (shown - low) / (high - low)
     line = "".join(BLOCKS[round(height * (len(BLOCKS) - 1))] for height in heights)
-    return Text(f"Validation {metric} over {len(values)} epochs: {values[0]:.4f} {line} {values[-1]:.4f}")
+    name = {"ndcg@10": "NDCG@10"}.get(metric, metric)
+    return Text(f"Validation {name} over {len(values)} epochs: {values[0]:.4f} {line} {values[-1]:.4f}")
 
 
 def _samples(store: RunStore, url: str, users: int = 3) -> Table:
@@ -153,20 +200,27 @@ def _samples(store: RunStore, url: str, users: int = 3) -> Table:
         f"top {SHOWN_ITEMS} (score)",
         title="Sample recommendations",
         title_justify="left",
+        box=SIMPLE_HEAD,
     )
     for user in chosen:
         end, length = events.ends[user], events.lengths[user]
         recent = [items[item - 1] for item in events.items[end - min(length, RECENT_ITEMS) : end]]
         served = [row for row in rows if row["USER_ID"] == ids[user]][:SHOWN_ITEMS]
         table.add_row(
-            _short(ids[user]),
-            "\n".join(map(_short, recent)),
-            "\n".join(f"{row['RANK']}. {_short(row['ITEM_ID'])} ({row['SCORE']:.2f})" for row in served),
+            Text(_short(ids[user])),  # as Text: an id may look like markup
+            Text("\n".join(map(_short, recent))),
+            Text(
+                "\n".join(f"{row['RANK']}. {_short(row['ITEM_ID'])} ({row['SCORE']:.2f})" for row in served)
+            ),
             end_section=True,
         )
     return table
 
 
+def _printable(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
 def _short(text: str) -> str:
-    text = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    text = _printable(text)
     return text if len(text) <= 30 else f"{text[:29]}…"

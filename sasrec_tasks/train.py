@@ -163,8 +163,9 @@ def _check_outcomes(split: LeaveLastTwoOut, settings: Settings) -> None:
     outcomes = split.whole.outcomes
     low, high = float(outcomes.min()), float(outcomes.max())
     if low < 0 or high > 1:
+        formula = f"(OUTCOME - {low:g}) / {high - low:g}" if high > low else f"OUTCOME / {high:g}"
         raise BadData(
             f"{settings.source}: OUTCOME goes from {low:g} to {high:g}, but train.outcome='soft' takes labels "
-            f"in [0, 1]: normalise it in the source, for instance (OUTCOME - {low:g}) / {high - low:g}; or use "
+            f"in [0, 1]: normalise it in the source, for instance {formula}; or use "
             "'implicit' with split.min_outcome, or 'rating' with train.loss='mse'"
         )

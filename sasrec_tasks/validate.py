@@ -107,7 +107,9 @@ def _column(column: dict[str, Any]) -> pandera.Column:
 
 
 def _is_finite(values: pd.Series) -> pd.Series:
-    return pd.Series(np.isfinite(values.to_numpy(dtype=float, na_value=np.nan)), index=values.index)
+    with np.errstate(over="ignore"):  # float32 is what the model reads: 1e300 is infinite there
+        finite = np.isfinite(values.to_numpy(dtype=float, na_value=np.nan).astype(np.float32))
+    return pd.Series(finite, index=values.index)
 
 
 def _schema_file(settings: Settings) -> Path:
@@ -121,25 +123,32 @@ def _schema_file(settings: Settings) -> Path:
 def _check(
     snapshot: Path, files: list[dict[str, Any]], schema: pandera.DataFrameSchema, limit: float, folder: Path
 ) -> Summary:
-    parquet = pq.ParquetFile(snapshot)
+    parquet = pq.ParquetFile(snapshot, pre_buffer=False)
     rows = parquet.metadata.num_rows
-    problems = _wrong_types(parquet.schema_arrow, schema)
+    wrong = _wrong_types(parquet.schema_arrow, schema)
+    problems = list(wrong.values())
     first_rows = np.cumsum([0, *(file["rows"] for file in files)])
     counts: Counter[tuple[str, str]] = Counter()
-    examples: list[Any] = []
+    examples: dict[tuple[str, str], list[Any]] = {}
     rejected_rows = 0
     with pq.ParquetWriter(folder / REJECTED, REJECTED_SCHEMA, compression="zstd") as writer:
-        for rejected in () if problems else _rejected(parquet, schema):
+        for rejected in _rejected(parquet, schema.remove_columns(wrong)):
             source = np.searchsorted(first_rows, rejected["row"], side="right") - 1
             rejected["file"] = [files[i]["file"] for i in source]
             counts.update(zip(rejected["column"], rejected["reason"], strict=True))
             rejected_rows += rejected["row"].nunique()
-            examples += rejected.head(EXAMPLES - len(examples)).to_dict("records")
-            writer.write_table(pa.Table.from_pandas(rejected, REJECTED_SCHEMA, preserve_index=False))
+            table = pa.Table.from_pandas(rejected, REJECTED_SCHEMA, preserve_index=False)
+            writer.write_table(table)
+            for key in counts:
+                shown = examples.setdefault(key, [])
+                if len(shown) < EXAMPLES:
+                    same = (rejected["column"] == key[0]) & (rejected["reason"] == key[1])
+                    first = np.flatnonzero(same)[: EXAMPLES - len(shown)]
+                    shown += table.take(pa.array(first, pa.int64())).to_pylist()
 
-    if rejected_rows == rows and not problems:
+    if rejected_rows == rows:
         problems.append(f"all {rows:,} rows are rejected, nothing is left" + _listed(counts, examples))
-    elif rejected_rows > limit * rows:
+    elif rejected_rows / rows > limit:
         problems.append(
             f"{rejected_rows:,} of {rows:,} rows are rejected, more than validate.max_rejected_share={limit:g}"
             + _listed(counts, examples)
@@ -150,71 +159,92 @@ def _check(
         "rows": rows,
         "rejected": rejected_rows,
         "reasons": [{"column": c, "reason": r, "count": n} for (c, r), n in counts.most_common()],
-        "examples": examples,
+        "examples": [example for shown in examples.values() for example in shown],
         "problems": problems,
     }
     write_json(folder / REPORT, report)
     return {"rows": rows, "rejected": rejected_rows, "problems": problems}
 
 
-def _wrong_types(found: pa.Schema, schema: pandera.DataFrameSchema) -> list[str]:
-    problems = []
+def _wrong_types(found: pa.Schema, schema: pandera.DataFrameSchema) -> dict[str, str]:
+    """What is wrong with a column, for each that is missing or of another type."""
+    problems = {}
     for name, column in schema.columns.items():
         wanted = next(kind for kind, arrow in TYPES.items() if column.dtype.type == pd.ArrowDtype(arrow))
         if name not in found.names:
-            problems.append(f"missing column {name}")
+            problems[name] = f"missing column {name}"
         elif found.field(name).type != TYPES[wanted]:
             is_id = name in ("USER_ID", "ITEM_ID") and pa.types.is_integer(found.field(name).type)
             remedy = (
                 "set ingest.cast_ids=true to take integers as text" if is_id else "convert it in the source"
             )
-            problems.append(f"column {name} is {found.field(name).type}, must be {wanted}: {remedy}")
+            problems[name] = f"column {name} is {found.field(name).type}, must be {wanted}: {remedy}"
     return problems
 
 
 def _rejected(parquet: pq.ParquetFile, schema: pandera.DataFrameSchema) -> Iterator[pd.DataFrame]:
     """The reasons to reject rows, a frame per chunk: row, column, value, reason."""
-    names = [name for name in schema.columns if name in parquet.schema_arrow.names]
+    # one column at a time: pandera puts the cases of several into one type, which large integers break
+    columns = {name: pandera.DataFrameSchema({name: column}) for name, column in schema.columns.items()}
+    if not columns:
+        return
     first = 0
     with bar("validate", parquet.metadata.num_rows, "rows") as advance:
-        for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, columns=names):
+        for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(columns)):
             frame = batch.to_pandas(types_mapper=pd.ArrowDtype)
-            try:
-                schema.validate(frame, lazy=True)
-            except SchemaErrors as errors:
-                yield _reasons(errors.failure_cases, first)
+            found = []
+            for name, alone in columns.items():
+                try:
+                    alone.validate(frame[[name]], lazy=True)
+                except SchemaErrors as errors:
+                    found.append(_reasons(name, batch.column(name), errors.failure_cases, first))
+            if found:
+                yield pd.concat(found, ignore_index=True).sort_values("row", kind="stable")
             first += len(batch)
             advance(first)
 
 
-def _reasons(cases: pd.DataFrame, first: int) -> pd.DataFrame:
-    cases = cases.drop_duplicates(["index", "column"])  # a missing value fails its other checks too
+def _reasons(name: str, values: pa.Array, cases: pd.DataFrame, first: int) -> pd.DataFrame:
+    """The reasons to reject rows for what stands in one column."""
+    impossible = cases[cases["index"].isna()]
+    if len(impossible):
+        check, said = impossible.iloc[0][["check", "failure_case"]]
+        raise BadSettings(f"validate.schema_file: {check} can't be asked of column {name}: {said}")
+    cases = cases.drop_duplicates("index")  # a missing value fails its other checks too
+    rows = cases["index"].to_numpy(np.int64)
     return pd.DataFrame(
         {
-            "row": cases["index"].astype("int64") + first,
-            "column": cases["column"].astype(str),
-            "value": [None if pd.isna(value) else str(value) for value in cases["failure_case"]],
-            "reason": [_reason(check) for check in cases["check"]],
+            "row": rows + first,
+            "column": name,
+            "value": [
+                None if value is None else str(value) for value in values.take(pa.array(rows)).to_pylist()
+            ],
+            "reason": [_reason(name, check) for check in cases["check"]],
         }
-    ).sort_values("row", kind="stable")
+    )
 
 
-def _reason(check: str) -> str:
-    known = {"not_nullable": "is missing", "is_finite": "is not a finite number"}
-    if check.startswith("str_length(1"):
-        return "is empty"
-    if check.startswith("greater_than_or_equal_to(0"):
+def _reason(column: str, check: str) -> str:
+    if column == "TIMESTAMP" and check == "greater_than_or_equal_to(0)":
         return "is not a time (before 1970)"
+    known = {
+        "not_nullable": "is missing",
+        "is_finite": "is not a finite number",
+        "str_length(1, None)": "is empty",
+    }
     return known.get(check, f"fails {check}")
 
 
-def _listed(counts: Counter[tuple[str, str]], examples: list[dict[str, Any]]) -> str:
-    reasons = ", ".join(f"{column} {reason} ({count:,})" for (column, reason), count in counts.most_common())
-    shown = ", ".join(
-        f"snapshot row {row['row']} (of {row['file']}): {row['column']}={_short(row['value'])}"
-        for row in examples
+def _listed(counts: Counter[tuple[str, str]], examples: dict[tuple[str, str], list[Any]]) -> str:
+    def shown(key: tuple[str, str]) -> str:
+        return ", ".join(
+            f"snapshot row {row['row']} (of {row['file']}): {_short(row['value'])}" for row in examples[key]
+        )
+
+    return ": " + "; ".join(
+        f"{column} {reason} ({count:,} rows, for instance {shown((column, reason))})"
+        for (column, reason), count in counts.most_common()
     )
-    return f": {reasons}; for instance {shown}"
 
 
 def _short(value: str | None) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sasrec_tasks.tables.delta import DeltaTables
-from sasrec_tasks.tables.protocol import Published, Tables
+from sasrec_tasks.tables.protocol import Published, Superseded, Tables
 
-__all__ = ["Published", "Tables", "open_tables"]
+__all__ = ["Published", "Superseded", "Tables", "open_tables"]
 
 
 def open_tables(url: str) -> Tables:

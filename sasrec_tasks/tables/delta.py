@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
 
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Published
+from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Published, Superseded
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +42,18 @@ class DeltaTables:
         metadata = {
             found["run_id"]: found for entry in history.values() if (found := _metadata(entry)) is not None
         }
-        version, last_run = table.version(), None
-        while version >= 0:
-            run = _run_of(self.url, version)
+        version, last_run = int(table.version()), None
+        run = _run_of(table)  # of the newest version, errors are not taken for "nothing there"
+        while True:
             if run and run[0] != last_run:
                 last_run = run[0]
                 yield Published(
                     version=version, run_id=run[0], as_of=run[1], metadata=metadata.get(run[0], {})
                 )
-            version = _before(version, history.get(version, {}))
+            version = _before(version, history)
+            if version not in history:  # the table began here, or its log was cleaned up
+                return
+            run = _run_of_older(self.url, version)
 
     def publish(
         self,
@@ -64,13 +67,18 @@ class DeltaTables:
         """Publish a run once; see `Tables`.
 
         Raises:
-            CommitFailedError: another run was published meanwhile. Trying again is safe.
+            Superseded: rows of a later `as_of` are published.
+            BadSettings: the table has other columns.
+            OSError: another run was published meanwhile, or the place can't be written to. Trying
+                again is safe.
         """
-        table = _open(self.url)
-        done = self._published_run(run_id)
-        if done:
+        table = _open(self.url)  # before looking at it: a commit from here on makes ours fail
+        if done := self._published_run(run_id):
             log.info("export: run %s is version %d of %s already", run_id, done.version, self.url)
             return done
+        newest = next(self.published(), None)
+        if newest and newest.as_of > as_of:
+            raise Superseded(newest)
         popular_version = self._publish_popular(popular, run_id)
         content = {
             **metadata,
@@ -78,12 +86,14 @@ class DeltaTables:
             "as_of": as_of.isoformat(),
             "popular_version": popular_version,
         }
-        reader = pa.RecordBatchReader.from_batches(RECOMMENDATIONS, rows)
+        watched = _Watched(rows)
+        reader = pa.RecordBatchReader.from_batches(RECOMMENDATIONS, watched.rows())
         try:
             version = _replace(self.url, table, reader, content)
-        except CommitFailedError:
-            done = self._published_run(run_id)  # by another try of this task
-            if done:
+        except OSError:
+            if watched.error:
+                raise watched.error from None
+            if done := self._published_run(run_id):  # by another try of this task
                 return done
             raise
         return Published(version=version, run_id=run_id, as_of=as_of, metadata=content)
@@ -106,16 +116,42 @@ class DeltaTables:
 
     def _publish_popular(self, popular: pa.Table, run_id: str) -> int:
         table = _open(self.popular_url)
-        if table is not None and (run := _run_of(self.popular_url, table.version())) and run[0] == run_id:
-            return int(table.version())  # an earlier try came this far
-        return _replace(self.popular_url, table, popular.cast(POPULAR), {"run_id": run_id})
+        if (version := _version_of(table, run_id)) is not None:
+            return version  # an earlier try came this far
+        try:
+            return _replace(self.popular_url, table, popular.cast(POPULAR), {"run_id": run_id})
+        except OSError:
+            if (version := _version_of(_open(self.popular_url), run_id)) is not None:
+                return version  # by another try of this task
+            raise
+
+
+class _Watched:
+    """Keeps what goes wrong while rows are made: deltalake passes it on as text alone."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self.batches = batches
+        self.error: BaseException | None = None
+
+    def rows(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self.batches
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
 
 
 def _open(url: str) -> DeltaTable | None:
     try:
         return DeltaTable(url)
-    except TableNotFoundError:
+    except TableNotFoundError as error:
+        if "Unknown scheme" in str(error):
+            raise BadSettings(f"table={url!r}: {error}") from error
         return None
+    except DeltaError as error:
+        raise OSError(f"{url}: can't be read as a Delta table: {error}") from error
 
 
 def _opened(url: str) -> DeltaTable:
@@ -127,27 +163,49 @@ def _opened(url: str) -> DeltaTable:
 
 def _replace(url: str, table: DeltaTable | None, rows: Any, content: dict[str, Any]) -> int:
     """Replace all rows in one commit on top of the version that was looked at; fails if it is not the newest."""
-    write_deltalake(
-        url if table is None else table,
-        rows,
-        mode="error" if table is None else "overwrite",
-        commit_properties=CommitProperties(
-            custom_metadata={METADATA: json.dumps(content)}, max_commit_retries=0
-        ),
-    )
+    try:
+        write_deltalake(
+            url if table is None else table,
+            rows,
+            mode="error" if table is None else "overwrite",
+            commit_properties=CommitProperties(
+                custom_metadata={METADATA: json.dumps(content)}, max_commit_retries=0
+            ),
+        )
+    except SchemaMismatchError as error:
+        raise BadSettings(
+            f"table={url!r}: holds other columns than recommendations ({error}): name another table"
+        ) from error
+    except CommitFailedError as error:
+        raise OSError(f"{url}: was written to by another run meanwhile: try again ({error})") from error
+    except DeltaError as error:
+        raise OSError(f"{url}: can't be written: {error}") from error
     return int((DeltaTable(url) if table is None else table).version())
 
 
-def _run_of(url: str, version: int) -> tuple[str, datetime] | None:
-    """RUN_ID and AS_OF of a version's rows; None if it has none, or its files are vacuumed."""
+def _run_of(table: DeltaTable) -> tuple[str, datetime] | None:
+    """RUN_ID and AS_OF of a version's rows; None if it has no rows of ours, or its files are vacuumed."""
     try:
-        head = DeltaTable(url, version=version).to_pyarrow_dataset().head(1, columns=["RUN_ID", "AS_OF"])
-    except (OSError, TableNotFoundError, ValueError):
+        head = table.to_pyarrow_dataset().head(1, columns=["RUN_ID", "AS_OF"])
+    except (FileNotFoundError, pa.ArrowInvalid):
         return None
     if not len(head):
         return None
     moment: datetime = head["AS_OF"][0].as_py()
     return str(head["RUN_ID"][0].as_py()), moment.astimezone(UTC)
+
+
+def _run_of_older(url: str, version: int) -> tuple[str, datetime] | None:
+    try:
+        return _run_of(DeltaTable(url, version=version))
+    except DeltaError:  # the log before it was cleaned up
+        return None
+
+
+def _version_of(table: DeltaTable | None, run_id: str) -> int | None:
+    """The table's version, if its rows are a run's."""
+    run = None if table is None else _run_of(table)
+    return int(table.version()) if table is not None and run and run[0] == run_id else None
 
 
 def _metadata(entry: dict[str, Any]) -> dict[str, Any] | None:
@@ -158,9 +216,19 @@ def _metadata(entry: dict[str, Any]) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and "run_id" in content else None
 
 
-def _before(version: int, entry: dict[str, Any]) -> int:
+def _before(version: int, history: dict[int, dict[str, Any]]) -> int:
     """The version that came before, where a restore leads back to the one that it restored."""
-    restored = (entry.get("operationParameters") or {}).get("version")
-    if entry.get("operation") == "RESTORE" and restored is not None:
-        return int(restored)
-    return version - 1
+    entry = history.get(version, {})
+    restored = entry.get("operationParameters") or {}
+    if entry.get("operation") != "RESTORE":
+        return version - 1
+    if "version" in restored:
+        return int(restored["version"])
+    return max(
+        (
+            earlier
+            for earlier, other in history.items()
+            if earlier < version and other["timestamp"] <= int(restored["datetime"])
+        ),
+        default=-1,
+    )

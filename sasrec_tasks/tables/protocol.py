@@ -36,6 +36,14 @@ class Published:
     metadata: dict[str, Any] = field(default_factory=dict)  # of the publish; empty if not known
 
 
+class Superseded(Exception):  # noqa: N818 - it says what is the case
+    """Rows of a later `as_of` are published: they are not replaced by older ones."""
+
+    def __init__(self, newest: Published) -> None:
+        super().__init__(f"run {newest.run_id} of {newest.as_of.isoformat()} is published")
+        self.newest = newest
+
+
 class Tables(Protocol):
     """The recommendations and the popular items beside them."""
 
@@ -57,6 +65,9 @@ class Tables(Protocol):
         """Replace both tables by a run's rows, each in one atomic version, popular items first.
 
         A run that is already published is not published again: what is there is returned.
+
+        Raises:
+            Superseded: rows of a later `as_of` are published; nothing is written.
         """
         ...
 

@@ -174,7 +174,9 @@ def test_as_of_is_the_end_of_the_interval_or_the_moment_of_the_trigger(
 
 def test_the_whole_dag_runs(airflow: Airflow, finished: subprocess.CompletedProcess[str]) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    runs = airflow.query("SELECT run_id, state FROM dag_run WHERE dag_id = 'sasrec_nightly' AND state = 'success'")
+    runs = airflow.query(
+        "SELECT run_id, state FROM dag_run WHERE dag_id = 'sasrec_nightly' AND state = 'success'"
+    )
     assert len(runs) == 1
     states = airflow.query(
         f"SELECT task_id, state FROM task_instance WHERE dag_id = 'sasrec_nightly' AND run_id = '{runs[0][0]}'"

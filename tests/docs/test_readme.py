@@ -55,7 +55,8 @@ def test_every_promised_engine_has_a_snippet() -> None:
 INSTALLED = [
     (name, code)
     for name, code in SNIPPETS
-    if name != "Spark" or importlib.util.find_spec("pyspark") is not None  # needs Java and its own environment
+    if name != "Spark"
+    or importlib.util.find_spec("pyspark") is not None  # needs Java and its own environment
 ]
 
 
@@ -71,7 +72,10 @@ def test_a_consumer_reads_the_newest_version(name: str, code: str, published: Pa
 
 def test_picture_and_settings_are_those_of_the_code() -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "render.py"), "--check"], capture_output=True, text=True, check=False
+        [sys.executable, str(ROOT / "docs" / "render.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, "README.md is out of date: run `make docs`\n" + done.stderr
 

@@ -1,0 +1,53 @@
+# The image of docker-compose.yml: Airflow and the pipeline, run by a user who is not root.
+#
+# The index that pip asks by default has torch for GPUs on Linux, gigabytes larger. For the CPU build, give
+# the address that PyTorch's installation page names for it (same version, as constraints.txt says):
+#   docker build --build-arg PIP_ARGS="--extra-index-url ADDRESS" .
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+
+# Wheel and list of requirements: made anew when the code changes, thrown away after.
+FROM ${PYTHON_IMAGE} AS project
+ARG PIP_ARGS=""
+WORKDIR /build
+RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore ${PIP_ARGS} hatchling==1.33.0
+COPY pyproject.toml README.md ./
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+    print(*project['dependencies'], *project['optional-dependencies']['airflow'], sep='\n')" > requirements.txt
+COPY schemas schemas
+COPY sasrec_tasks sasrec_tasks
+RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir wheels .
+
+
+# What the pipeline stands on: large, and kept until a requirement or a pinned version changes.
+FROM ${PYTHON_IMAGE} AS dependencies
+ARG PIP_ARGS=""
+RUN python -m venv /opt/venv
+COPY constraints.txt /build/
+COPY --from=project /build/requirements.txt /build/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/venv/bin/pip install --disable-pip-version-check ${PIP_ARGS} --constraint /build/constraints.txt \
+    --requirement /build/requirements.txt psycopg2-binary==2.9.13 asyncpg==0.32.0
+
+
+FROM ${PYTHON_IMAGE}
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HOME=/opt/airflow \
+    USER=airflow \
+    AIRFLOW_HOME=/opt/airflow \
+    AIRFLOW__CORE__DAGS_FOLDER=/opt/airflow/dags \
+    AIRFLOW__CORE__LOAD_EXAMPLES=False
+# Group 0 may write where the owner may: the container then works under any user id (SASREC_UID).
+RUN useradd --uid 1000 --gid 0 --no-create-home --home-dir /opt/airflow airflow \
+    && mkdir -p /opt/airflow/logs /data /runs /table \
+    && chown -R 1000:0 /opt/airflow /data /runs /table \
+    && chmod -R g=u /opt/airflow /data /runs /table
+COPY --from=dependencies /opt/venv /opt/venv
+RUN --mount=type=bind,from=project,source=/build/wheels,target=/wheels \
+    pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore --no-deps /wheels/*.whl \
+    && pip check --disable-pip-version-check
+COPY dags /opt/airflow/dags
+WORKDIR /opt/airflow
+USER 1000:0
+CMD ["airflow", "--help"]

@@ -1,0 +1,155 @@
+"""What tests of the whole pipeline share: small data with a structure that is learned in seconds."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models here are too small to share out
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.naming import from_names
+from sasrec_tasks.pipeline import TASKS, run_task, start
+
+QUICK: dict[str, Any] = {
+    "train.epochs": 6,
+    "train.hidden_units": 16,
+    "train.max_len": 20,
+    "train.learning_rate": 0.01,
+    "train.device": "cpu",
+    "evaluate.bootstrap_samples": 200,
+    "as_of": "2026-01-01",
+}
+BAD: dict[str, Any] = {"train.epochs": 1, "train.learning_rate": 1e-9}
+"""A model that knows nothing."""
+
+
+def _chains(users: int = 100, items: int = 60, seed: int = 0, shortest: int = 3) -> pa.Table:
+    """An item is mostly followed by one of two, which can be learned; some items are popular."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for user in range(users):
+        item = int(random.integers(items))
+        for place in range(int(random.integers(shortest, 20))):
+            if random.random() < 0.3:
+                item = int(items * random.random() ** 3)
+            item = (3 * item + 1 + int(random.integers(2))) % items
+            outcome = float(random.integers(1, 6))
+            rows.append((f"user {user}", f"item {item}", outcome, 1_700_000_000 + 60 * place + user))
+    order = random.permutation(len(rows))
+    names = ("USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP")
+    return pa.table({name: [rows[i][column] for i in order] for column, name in enumerate(names)})
+
+
+class Place:
+    """A folder with a source, a store and a table, and runs in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.source, self.store, self.table = (
+            str(folder / name) for name in ("source.parquet", "runs", "table")
+        )
+
+    def write(self, events: pa.Table) -> None:
+        pq.write_table(events, self.source)
+
+    def start(self, run_id: str, settings: dict[str, Any] | None = None) -> RunStore:
+        places = {"source": self.source, "store": self.store, "table": self.table}
+        return start(from_names({**QUICK, **places, **(settings or {})}), run_id)
+
+    def run(self, run_id: str, settings: dict[str, Any] | None = None, *, upto: str = "export") -> RunStore:
+        """All tasks up to and with one of them."""
+        store = self.start(run_id, settings)
+        for task in TASKS[: TASKS.index(upto) + 1]:
+            run_task(task, store.uri)
+        return store
+
+
+@pytest.fixture(scope="session")
+def chains() -> Callable[..., pa.Table]:
+    """users, items, seed, shortest → interactions whose next item can be learned."""
+    return _chains
+
+
+@pytest.fixture(scope="session")
+def bad() -> dict[str, Any]:
+    """Settings of a model that knows nothing."""
+    return BAD
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The run "first", published. Shared: tests only read it."""
+    place = Place(tmp_path_factory.mktemp("finished"))
+    place.write(_chains())
+    place.run("first")
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A place of the test's own, with a source and no run yet."""
+    place = Place(tmp_path)
+    place.write(_chains())
+    return place
+
+
+@pytest.fixture(autouse=True)
+def own_log_handlers() -> Iterator[None]:
+    """The command line adds a handler that writes to the stderr of its moment: not of a later test."""
+    yield
+    logging.getLogger("sasrec_tasks").handlers.clear()
+
+
+class Front:
+    """Files of interactions in a folder, and runs of the first tasks over them."""
+
+    def __init__(self, folder: Path, store: str = "") -> None:
+        self.folder = folder
+        self.store = store or str(folder / "runs")
+
+    def write(
+        self, events: pa.Table | list[tuple[Any, ...]], name: str = "source.parquet", **how: Any
+    ) -> str:
+        """A table, or rows (user, item, outcome, timestamp), as parquet; its path."""
+        if isinstance(events, list):
+            types = (pa.string(), pa.string(), pa.float64(), pa.int64())
+            columns = zip(*events, strict=True) if events else [()] * 4
+            events = pa.table(
+                [pa.array(values, kind) for values, kind in zip(columns, types, strict=True)],
+                names=["USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP"],
+            )
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(events, file, **how)
+        return str(file)
+
+    def run(self, source: str, *, upto: str = "split", run_id: str = "run", **settings: Any) -> RunStore:
+        """Run the first tasks; settings with `__` for the dot."""
+        named = {name.replace("__", "."): value for name, value in settings.items()}
+        values = {"as_of": "2026-01-01", **named, "source": source, "store": self.store, "table": "-"}
+        store = start(from_names(values), run_id)
+        for task in TASKS[: TASKS.index(upto) + 1]:
+            run_task(task, store.uri)
+        return store
+
+
+@pytest.fixture(scope="session")
+def front_at() -> type[Front]:
+    """Folder → files of interactions and runs in it."""
+    return Front
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Front:
+    """Files of interactions and runs in a folder of the test's own."""
+    return Front(tmp_path)

@@ -1,0 +1,222 @@
+"""What may be published: better than popularity, not worse than the champion, no slow decline."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.errors import BadSettings, GateRefused
+from sasrec_tasks.pipeline import run_task
+from sasrec_tasks.tables import open_tables
+from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
+
+
+def verdict_of(store: RunStore) -> dict[str, Any]:
+    found: dict[str, Any] = store.read_json("gate", "verdict.json")
+    return found
+
+
+def rule(store: RunStore, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in verdict_of(store)["rules"] if each["rule"] == name)
+    return found
+
+
+def table_state(place: Any) -> tuple[int, pd.DataFrame]:
+    table = DeltaTable(place.table)
+    rows = table.to_pyarrow_table().to_pandas().sort_values(["USER_ID", "RANK"], ignore_index=True)
+    return table.version(), rows
+
+
+def published_elsewhere(place: Any, ndcgs: list[float]) -> None:
+    """Publishes with these figures, oldest first, of runs that are not in the store."""
+    moment = datetime(2025, 1, 1, tzinfo=UTC)
+    for night, ndcg in enumerate(ndcgs):
+        run_id, as_of = f"night-{night}", moment + timedelta(days=night)
+        common = {"RANK": 1, "ITEM_ID": "item 1", "SCORE": 1.0, "RUN_ID": run_id, "AS_OF": as_of}
+
+        def rows(common: dict[str, Any] = common) -> Iterator[pa.RecordBatch]:
+            yield pa.RecordBatch.from_pylist([{**common, "USER_ID": "u", "ORIGIN": "model"}], RECOMMENDATIONS)
+
+        open_tables(place.table).publish(
+            rows(),
+            pa.Table.from_pylist([{**common, "ORIGIN": "popular"}], POPULAR),
+            run_id=run_id,
+            as_of=as_of,
+            metadata={"metrics": {"full": {"ndcg@10": ndcg}}},
+        )
+
+
+def test_the_first_model_needs_to_beat_popularity_only(finished: Any) -> None:
+    store = RunStore(f"{finished.store}/first")
+    verdict = verdict_of(store)
+    assert verdict["publish"] is verdict["passed"] is True
+    assert verdict["champion"] is None
+    metrics = store.read_json("evaluate", "metrics.json")
+    assert rule(store, "popularity")["figure"] == metrics["full"]["ndcg@10"]
+    assert rule(store, "popularity")["limit"] == metrics["baselines"]["popularity"]["full"]["ndcg@10"]
+
+
+def test_a_model_no_better_than_popularity_is_refused_each_time(place: Any, bad: dict[str, Any]) -> None:
+    for attempt in range(2):
+        with pytest.raises(GateRefused, match="popularity") as raised:
+            place.run("bad", bad) if attempt == 0 else run_task("gate", f"{place.store}/bad")
+        assert "gate.force_publish" in str(raised.value)
+    with pytest.raises(GateRefused):
+        run_task("export", f"{place.store}/bad")
+    assert verdict_of(RunStore(f"{place.store}/bad"))["publish"] is False
+    assert not Path(place.table).exists()
+
+
+def test_a_worse_model_is_refused_and_the_table_left_as_it_is(place: Any, bad: dict[str, Any]) -> None:
+    place.run("champion")
+    before = table_state(place)
+    with pytest.raises(GateRefused, match="champion's"):
+        place.run("worse", bad)
+    version, rows = table_state(place)
+    assert version == before[0]
+    pd.testing.assert_frame_equal(rows, before[1])
+    found = rule(RunStore(f"{place.store}/worse"), "champion")
+    assert not found["passed"]
+    assert found["figure"] < found["limit"] < 0
+
+
+def test_an_equal_model_passes_and_the_champion_is_measured_as_it_was(place: Any) -> None:
+    champion = place.run("champion")
+    equal = place.run("equal")
+    comparison = verdict_of(equal)["champion"]
+    own = champion.read_json("evaluate", "metrics.json")
+    for protocol in ("sampled", "full", "full_with_seen"):
+        for metric in ("hr@10", "ndcg@10", "mrr"):
+            assert comparison["metrics"][protocol][metric] == own[protocol][metric]
+            assert comparison["metrics"][protocol]["ci95"][metric] == pytest.approx(
+                own[protocol]["ci95"][metric]
+            )
+    assert comparison["run_id"] == "champion"
+    assert comparison["difference"] == 0
+    assert comparison["ci95"] == [0, 0]
+    assert comparison["unknown_targets"] == 0
+    assert DeltaTable(place.table).version() == 1
+
+
+def test_a_slightly_worse_model_passes_within_the_tolerance(place: Any, bad: dict[str, Any]) -> None:
+    place.run("champion")
+    tolerant = {**bad, "gate.tolerance": 1.0}
+    store = place.start("worse", tolerant)
+    with pytest.raises(GateRefused):  # by popularity, which knows no tolerance
+        place.run("worse", tolerant)
+    assert rule(store, "champion")["passed"]
+    assert rule(store, "recent")["passed"]
+    assert not rule(store, "popularity")["passed"]
+
+
+def test_items_that_the_champion_does_not_know_are_its_misses(place: Any, chains: Any) -> None:
+    events = chains()
+    champion = place.run("champion")
+    # new items that sort before all others, so that every index moves; their users know nothing else
+    new = pa.table(
+        {
+            "USER_ID": [f"new {user}" for user in range(20) for _ in range(6)],
+            "ITEM_ID": [f"a {(user + place) % 25}" for user in range(20) for place in range(6)],
+            "OUTCOME": [1.0] * 120,
+            "TIMESTAMP": [1_700_000_000 + place for _ in range(20) for place in range(6)],
+        }
+    )
+    place.write(pa.concat_tables([events, new]))
+    store = place.run("grown", {"gate.force_publish": True, "train.epochs": 8})
+    comparison = verdict_of(store)["champion"]
+    own = champion.read_json("evaluate", "metrics.json")["full"]["ndcg@10"]
+    assert comparison["unknown_targets"] == 20
+    assert comparison["on_known"]["users"] == 100
+    assert comparison["on_known"]["champion"] == pytest.approx(own)
+    assert comparison["metrics"]["full"]["ndcg@10"] == pytest.approx(own * 100 / 120)
+
+
+@pytest.mark.parametrize("gone", ["", "train/model.safetensors", "train/_SUCCESS"])
+def test_a_champion_whose_weights_are_gone_is_reported(place: Any, gone: str) -> None:
+    champion = Path(place.run("champion").root)
+    if gone:
+        (champion / gone).unlink()
+    else:
+        shutil.rmtree(champion)
+    store = place.run("next")
+    reasons = [reason for reason in verdict_of(store)["reasons"] if "champion champion" in reason]
+    assert len(reasons) == 1
+    assert "gone or unreadable" in reasons[0]
+    assert verdict_of(store)["champion"] is None
+    assert DeltaTable(place.table).version() == 1
+
+
+@pytest.mark.parametrize(("nights", "passes"), [(13, False), (14, True)])
+def test_the_best_of_the_last_14_publishes_holds_against_a_slow_decline(
+    place: Any, nights: int, passes: bool
+) -> None:
+    published_elsewhere(place, [0.99] + [0.01] * nights)
+    refused = pytest.raises(GateRefused, match="the best of the last 14 publishes")
+    with nullcontext() if passes else refused:
+        place.run("run", upto="gate")
+    store = RunStore(f"{place.store}/run")
+    assert rule(store, "recent")["passed"] is passes
+    assert rule(store, "recent")["limit"] == pytest.approx(0.96 * (0.01 if passes else 0.99))
+    assert verdict_of(store)["publish"] is passes
+
+
+def test_a_forced_publish_is_recorded(place: Any, bad: dict[str, Any]) -> None:
+    store = place.run("forced", {**bad, "gate.force_publish": True})
+    verdict = verdict_of(store)
+    assert (verdict["publish"], verdict["passed"], verdict["forced"]) == (True, False, True)
+    assert next(open_tables(place.table).published()).metadata["forced"] is True
+
+
+def test_force_is_not_recorded_where_it_was_not_needed(place: Any) -> None:
+    store = place.run("good", {"gate.force_publish": True})
+    assert verdict_of(store)["forced"] is False
+    assert next(open_tables(place.table).published()).metadata["forced"] is False
+
+
+def test_a_refused_run_passes_after_the_champion_was_rolled_back(place: Any) -> None:
+    published_elsewhere(place, [0.01, 0.99])
+    with pytest.raises(GateRefused):
+        place.run("run")
+    DeltaTable(place.table).restore(0)
+    run_task("gate", f"{place.store}/run")
+    assert run_task("export", f"{place.store}/run")["published"]
+
+
+def test_a_backfill_is_compared_with_what_was_published_by_then(place: Any) -> None:
+    place.run("january", {"as_of": "2024-01-01"})
+    place.run("march", {"as_of": "2024-03-01"})
+    store = place.run("february", {"as_of": "2024-02-01"})
+    assert verdict_of(store)["champion"]["run_id"] == "january"
+    assert place.run("april", {"as_of": "2024-04-01"}).marker("gate").summary["champion"] == "march"
+
+
+def test_what_is_served_is_what_is_compared(place: Any) -> None:
+    place.run("first", {"export.exclude_seen": False})
+    store = place.run("run", {"export.exclude_seen": False})
+    assert verdict_of(store)["protocol"] == "full_with_seen"
+    metrics = store.read_json("evaluate", "metrics.json")
+    assert rule(store, "popularity")["figure"] == metrics["full_with_seen"]["ndcg@10"]
+    assert rule(store, "recent")["passed"]
+
+
+def test_a_verdict_on_other_weights_does_not_publish(place: Any) -> None:
+    store = place.run("run", upto="gate")
+    place.start("run", {"train.random_state": 7})
+    run_task("train", store.uri)
+    with pytest.raises(BadSettings, match="evaluate"):
+        run_task("gate", store.uri)
+    with pytest.raises(BadSettings, match="other weights"):
+        run_task("export", store.uri)
+    for task in ("evaluate", "gate", "export"):
+        run_task(task, store.uri)
+    assert DeltaTable(place.table).version() == 0
