@@ -238,7 +238,7 @@ rows_with_bad_ones = st.lists(
 
 
 @hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(rows=rows_with_bad_ones, per_file=st.integers(5, 20), chunk=st.sampled_from([3, 7]))
 def test_bad_rows_are_set_aside_with_their_reason_across_chunks_and_files(
