@@ -32,6 +32,7 @@ DIFFERENT = {"train.max_len": 200}
 
 
 def main() -> None:
+    """Run, write the figures, draw the curve."""
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     arguments.add_argument("--source", required=True, help="ML-1M as parquet")
     arguments.add_argument("--work", default=".demo/movielens_1m", help="folder for the run and the table")

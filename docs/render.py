@@ -7,7 +7,6 @@ python docs/render.py --check    only says whether README.md is up to date
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,8 @@ def rendered(readme: str) -> str:
     """The README with the parts between its markers drawn from the code."""
     for name, content in (("dag", picture()), ("settings", settings_table())):
         block = f"<!-- {name}: drawn from the code by `make docs` -->\n{content}\n<!-- end of {name} -->"
-        readme = re.sub(rf"<!-- {name}: .*?<!-- end of {name} -->", lambda _: block, readme, flags=re.DOTALL)
+        before, _, rest = readme.partition(f"<!-- {name}: ")
+        readme = before + block + rest.partition(f"<!-- end of {name} -->")[2]
     return readme
 
 

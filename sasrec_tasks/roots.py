@@ -61,5 +61,5 @@ def _is_below(url: str, root: str) -> bool:
 def _resolve(url: str) -> str:
     """A comparable form: the real path of what is local, the URL of what is not."""
     if "::" not in url and split_protocol(url)[0] in (None, "file", "local"):
-        return os.path.realpath(LocalFileSystem._strip_protocol(url))
+        return str(os.path.realpath(str(LocalFileSystem._strip_protocol(url))))
     return url if url.endswith("://") else url.rstrip("/")

@@ -109,7 +109,7 @@ def test_as_of_is_a_moment_in_utc(text: str, moment: datetime) -> None:
 
 def test_settings_can_not_be_changed_in_passing() -> None:
     with pytest.raises(ValidationError):
-        Settings().train.epochs = 3  # type: ignore[misc]
+        Settings().train.epochs = 3
 
 
 def test_every_task_has_its_group_and_every_setting_a_line_of_help() -> None:
@@ -123,7 +123,7 @@ def test_every_task_has_its_group_and_every_setting_a_line_of_help() -> None:
 
 
 def test_settings_and_names_import_nothing_heavy() -> None:
-    heavy = "torch numpy pandas pyarrow pandera duckdb deltalake".split()
+    heavy = ["torch", "numpy", "pandas", "pyarrow", "pandera", "duckdb", "deltalake"]
     code = (
         "import sys, sasrec_tasks.naming, sasrec_tasks.errors; "
         f"print([name for name in {heavy} if name in sys.modules])"

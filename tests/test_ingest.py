@@ -231,8 +231,11 @@ def test_numbers_are_outcomes_however_they_are_kept(front: Any, kind: pa.DataTyp
 
 
 ODD_IDS = [
-    "plain", "it's", 'say "hi"', "a,b", "line\nbreak", "\r\n\t", "🙂", "👩‍👩‍👧‍👦", "é", "e\u0301", " ", " x ", "x\0y", "\0",
-    "x" * 10_000, "NULL", "None", "nan", "0", "007", "-1", "1e5", "\\", "%s", "$1", ";--", "../..", "\ufeff", "\u202e",
+    "plain", "it's", 'say "hi"', "a,b", "line\nbreak", "\r\n\t", "🙂", "👩‍👩‍👧‍👦", "é",
+    "e\u0301", " ", " x ", "x\0y",
+    "\0",
+    "x" * 10_000, "NULL", "None", "nan", "0", "007", "-1", "1e5", "\\", "%s", "$1", ";--", "../..",
+    "\ufeff", "\u202e",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sasrec_tasks import contents, split
+from sasrec_tasks import contents, progress, split
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.sasrec.sequences import HeldOut, Sequences
@@ -278,11 +278,10 @@ def test_a_million_rows_are_sorted_within_little_memory_and_spilled(
     spill = front.folder / "spill"
     spill.mkdir()
     spilled: list[str] = []
-    real_bar = split.bar
 
     def look(*args: Any) -> Any:
         spilled.extend(path.name for path in spill.rglob("*") if path.is_file())
-        return real_bar(*args)
+        return progress.bar(*args)
 
     monkeypatch.setattr(split, "bar", look)
     store = front.run(front.write(table), split__memory_limit="60MB", split__spill_folder=str(spill))

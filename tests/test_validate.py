@@ -117,7 +117,7 @@ def test_a_file_that_is_no_schema_is_a_bad_setting(tmp_path: Path, content: str)
 
 
 def test_a_schema_file_that_is_not_there_is_a_bad_setting(front: Any) -> None:
-    with pytest.raises(BadSettings, match="none.yaml"):
+    with pytest.raises(BadSettings, match=r"none\.yaml"):
         front.run(front.write(good()), upto="validate", validate__schema_file="none.yaml")
 
 
@@ -327,13 +327,14 @@ def test_nothing_left_is_refused_whatever_the_limit(front: Any) -> None:
 
 def test_the_error_has_each_reason_with_count_and_examples(front: Any) -> None:
     """The rare reason at the end too, not only what came first."""
-    rows: list[Row] = [(None, "x", 1.0, T)] * 50 + [("a", "x", float("inf"), T)] * 2 + [("a", "x", 1.0, -9)]
-    source = front.write(rows + good(10))
+    rows: list[Row] = [*[(None, "x", 1.0, T)] * 50, *[("a", "x", float("inf"), T)] * 2, ("a", "x", 1.0, -9)]
+    source = front.write([*rows, *good(10)])
     with pytest.raises(BadData) as raised:
         front.run(source, upto="validate")
     said = str(raised.value)
-    for part in ("53 of 63 rows", "USER_ID is missing (50 ", "OUTCOME is not a finite number (2 ",
-                 "TIMESTAMP is not a time (before 1970) (1 ", "row 50 ", '"inf"', "row 52 ", '"-9"', source):  # fmt: skip
+    for part in ("53 of 63 rows", "USER_ID is missing (50 ",
+                 "OUTCOME is not a finite number (2 ", "TIMESTAMP is not a time (before 1970) (1 ",
+                 "row 50 ", '"inf"', "row 52 ", '"-9"', source):  # fmt: skip
         assert part in said
     shown = Counter(example["column"] for example in report(front)["examples"])
     assert shown == {"USER_ID": validate.EXAMPLES, "OUTCOME": 2, "TIMESTAMP": 1}

@@ -80,6 +80,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"{path} is missing: {REMEDY}")
     try:
-        return load_file(path)
+        weights: dict[str, Tensor] = load_file(path)
+        return weights
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}): {REMEDY}") from error

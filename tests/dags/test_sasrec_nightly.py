@@ -7,9 +7,10 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +44,9 @@ class Airflow:
             check=False,
         )
 
-    def test_run(self, dag: str = "sasrec_nightly", **conf: Any) -> subprocess.CompletedProcess[str]:
+    def test_run(
+        self, conf: Mapping[str, Any], dag: str = "sasrec_nightly"
+    ) -> subprocess.CompletedProcess[str]:
         return self.run("dags", "test", dag, "--conf", json.dumps(conf))
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
@@ -52,7 +55,7 @@ class Airflow:
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
     home = tmp_path_factory.mktemp("airflow")
     generate(home / "interactions.parquet", users=300, items=2000, events=9000, seed=1)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "SASREC"))}
@@ -69,13 +72,13 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     own = Airflow(home, environment)
     migrated = own.run("db", "migrate")
     assert migrated.returncode == 0, migrated.stderr
-    yield own
+    return own
 
 
 @pytest.fixture(scope="module")
 def finished(airflow: Airflow) -> subprocess.CompletedProcess[str]:
     """A run of the whole DAG; forced, since two epochs need not beat popularity."""
-    return airflow.test_run(**{"train.epochs": 2, "gate.force_publish": True})
+    return airflow.test_run({"train.epochs": 2, "gate.force_publish": True})
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +113,7 @@ print([name for name in {HEAVY!r} if name in sys.modules and name not in before]
 
 def test_seven_tasks_in_order(dag: Any) -> None:
     assert set(dag.task_ids) == set(TASKS)
-    for earlier, later in zip(TASKS, TASKS[1:], strict=False):
+    for earlier, later in pairwise(TASKS):
         assert dag.get_task(earlier).downstream_task_ids == {later}
 
 
@@ -200,7 +203,7 @@ def test_the_asset_event_tells_consumers_what_was_published(airflow: Airflow) ->
 
 @pytest.mark.usefixtures("finished")
 def test_the_digest_describes_the_published_version(airflow: Airflow) -> None:
-    done = airflow.test_run("recommendations_digest")
+    done = airflow.test_run({}, "recommendations_digest")
     assert done.returncode == 0, done.stdout + done.stderr
     digest = json.loads((airflow.home / "recommendations_digest" / "0.json").read_text())
     assert (digest["users"], digest["rows"], digest["previous_version"]) == (300, 3000, None)
@@ -208,7 +211,7 @@ def test_the_digest_describes_the_published_version(airflow: Airflow) -> None:
 
 def test_a_value_out_of_bounds_is_refused_before_the_run_starts(airflow: Airflow) -> None:
     before = airflow.query("SELECT count(*) FROM dag_run")
-    done = airflow.test_run(**{"train.epochs": 0})
+    done = airflow.test_run({"train.epochs": 0})
     assert done.returncode != 0
     assert "train.epochs" in done.stdout + done.stderr
     assert "minimum of 1" in done.stdout + done.stderr
@@ -225,7 +228,7 @@ def test_a_value_out_of_bounds_is_refused_before_the_run_starts(airflow: Airflow
 def test_a_conf_that_must_not_be_fails_the_first_task_without_a_retry(
     airflow: Airflow, conf: dict[str, Any], message: str
 ) -> None:
-    done = airflow.test_run(**conf)
+    done = airflow.test_run(conf)
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
     last = "SELECT run_id FROM dag_run WHERE dag_id = 'sasrec_nightly' ORDER BY id DESC LIMIT 1"
