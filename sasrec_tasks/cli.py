@@ -18,7 +18,7 @@ from rich.logging import RichHandler
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings, GateRefused, RetryCannotHelp, exit_status
-from sasrec_tasks.naming import from_names, parse_assignments, read_yaml
+from sasrec_tasks.naming import as_names, from_names, parse_assignments, read_yaml
 
 app = typer.Typer(
     name="sasrec-tasks",
@@ -69,7 +69,7 @@ def run(
     """Run all seven tasks, from the source to the published table."""
     from sasrec_tasks import pipeline
 
-    settings = _settings(config, set_, source=source, store=store, table=table, as_of=as_of)
+    settings = _settings(config, set_, run_id, source=source, store=store, table=table, as_of=as_of)
     started = pipeline.start(settings, run_id or pipeline.new_run_id())
     with _shown():
         log.info("run %s in %s", started.run_id, started.uri)
@@ -119,7 +119,7 @@ def ingest(
     if not anew and RunStore.of(store, run_id or "-").is_started():
         started = _existing(store, run_id)
     else:
-        settings = _settings(config, set_, source=source, store=store, table=table, as_of=as_of)
+        settings = _settings(config, set_, run_id, source=source, store=store, table=table, as_of=as_of)
         started = pipeline.start(settings, run_id or pipeline.new_run_id())
     with _shown():
         summary = pipeline.run_task("ingest", started.uri)
@@ -168,7 +168,7 @@ def recommend(
 @app.command()
 def generate(
     out: Annotated[Path, typer.Option(help="Parquet file to write; its figures go beside it as JSON.")],
-    users: Annotated[int, typer.Option(help="Users.")] = 6000,
+    users: Annotated[int, typer.Option(help="Users.")] = 12_000,
     items: Annotated[int, typer.Option(help="Items, at least 2,000.")] = 2000,
     events: Annotated[int, typer.Option(help="Events, all users together.")] = 200_000,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
@@ -183,9 +183,12 @@ def generate(
     typer.echo(json.dumps(generated.as_dict(), indent=2, default=str))
 
 
-def _settings(config: Path | None, assignments: list[str] | None, **options: str) -> Settings:
-    """File, then `--set`, then the options of their own; the later wins."""
-    values: dict[str, Any] = read_yaml(config) if config else {}
+def _settings(config: Path | None, assignments: list[str] | None, run_id: str, **options: str) -> Settings:
+    """What an existing run has kept, then the file, then `--set`, then the options; the later wins."""
+    values: dict[str, Any] = {}
+    if run_id and options["store"] and (kept := RunStore.of(options["store"], run_id)).is_started():
+        values = as_names(kept.settings())
+    values |= read_yaml(config) if config else {}
     values |= parse_assignments(assignments or [])
     values |= {name: value for name, value in options.items() if value}
     return from_names(values)

@@ -170,10 +170,14 @@ def triggered_settings(
     left_empty = {name for name in (*PLACES, "as_of") if values.get(name) in ("", None)}
     chosen = from_names({n: value for n, value in values.items() if n not in left_empty}, where="conf")
     own = {name: deployment(name) or "" for name in PLACES}
-    allowed_roots = (
-        *filter(None, (root.strip() for root in (deployment("allowed_roots") or "").split(","))),
-        *(roots.without_pattern(place) for place in own.values() if place),
-    )
+    allowed_roots = tuple(
+        dict.fromkeys(
+            (
+                *filter(None, (root.strip() for root in (deployment("allowed_roots") or "").split(","))),
+                *(roots.without_pattern(place) for place in own.values() if place),
+            )
+        )
+    )  # each once
     for name in PLACES:
         if getattr(chosen, name):
             roots.check(name, getattr(chosen, name), allowed_roots)
