@@ -9,7 +9,7 @@ PORT ?= 8080
 # Source of the demo: your own parquet (file, folder, glob or URL); generated if not given.
 SOURCE ?=
 # Training budget of the demo in minutes.
-MINUTES ?= $(if $(SOURCE),10,1.5)
+MINUTES ?= $(if $(SOURCE),10,1.75)
 # Further options for pip, for instance an index with another build of torch.
 PIP_ARGS ?=
 

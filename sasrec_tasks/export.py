@@ -194,7 +194,9 @@ class _Rows:
         model = contents.model(self.store, self.settings)
         popular = constant_scorer(self.popularity())
         size = self.settings.export.block_users
-        ids = pq.ParquetFile(self.store.folder("split") / USERS).iter_batches(size, columns=["USER_ID"])
+        ids = pq.ParquetFile(self.store.folder("split") / USERS, pre_buffer=False).iter_batches(
+            size, columns=["USER_ID"]
+        )
         for rows, names in zip(blocks(len(self.data.events), size), ids, strict=True):
             yield from self._block(model, popular, rows, names.column(0))
             advance(int(rows[-1]) + 1)
