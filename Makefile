@@ -58,6 +58,9 @@ endif
 	     echo "The run failed. The whole log: .demo/airflow.log"; exit 1; }
 	@echo
 	@$(BIN)/sasrec-tasks show
+ifeq ($(SOURCE),)
+	@$(BIN)/python benchmarks/generated.py --figures $(GENERATED:.parquet=.json) --store $(SASREC_STORE)
+endif
 	@echo "One user's rows: .venv/bin/sasrec-tasks recommend --table .demo/recommendations --user USER_ID"
 	@echo "The same in Airflow's UI: make up"
 
