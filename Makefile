@@ -24,8 +24,10 @@ export AIRFLOW__CORE__PARALLELISM := 4
 export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN := sqlite:///$(CURDIR)/.airflow/airflow.db
 # Where the demo's runs read and write.
 export SASREC_SOURCE := $(or $(SOURCE),$(GENERATED))
-export SASREC_STORE := $(CURDIR)/.demo/runs
-export SASREC_TABLE := $(CURDIR)/.demo/recommendations
+# (each source has a table of its own: a model of other data is no champion to be held against)
+DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell printf '%s' '$(SOURCE)' | cksum)))
+export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
+export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
 .PHONY: help setup demo test lint docs up clean
 
@@ -44,7 +46,7 @@ setup: .venv/.done ## Make .venv with pinned dependencies and the embedded Airfl
 	@touch $@
 
 demo: setup ## Run the whole DAG through Airflow and show the result (SOURCE=your.parquet MINUTES=10)
-	@mkdir -p .demo
+	@mkdir -p $(DEMO)
 ifeq ($(SOURCE),)
 	@test -e $(GENERATED) || $(BIN)/sasrec-tasks generate --out $(GENERATED)
 endif
@@ -53,15 +55,15 @@ endif
 	AIRFLOW__LOGGING__LOGGING_LEVEL=INFO PYTHONWARNINGS=ignore \
 	AIRFLOW__LOGGING__NAMESPACE_LEVELS="airflow=WARNING airflow.sdk.definitions.dag=WARNING task=WARNING" \
 	$(BIN)/airflow dags test sasrec_nightly --conf '{"train.max_minutes": $(MINUTES)}' 2>&1 \
-	| tee .demo/airflow.log | sed -unE 's/^[^ ]+T([0-9:]{8})[^ ]* \[(info|warning|error) *\] (.*) \[sasrec_tasks.*/\1 \3/p' \
-	|| { grep -E '^sasrec_tasks\.errors\.|Error' .demo/airflow.log | tail -1; \
-	     echo "The run failed. The whole log: .demo/airflow.log"; exit 1; }
+	| tee $(DEMO)/airflow.log | sed -unE 's/^[^ ]+T([0-9:]{8})[^ ]* \[(info|warning|error) *\] (.*) \[sasrec_tasks.*/\1 \3/p' \
+	|| { grep -E '^sasrec_tasks\.errors\.|Error' $(DEMO)/airflow.log | tail -1; \
+	     echo "The run failed. The whole log: $(DEMO)/airflow.log"; exit 1; }
 	@echo
 	@$(BIN)/sasrec-tasks show
 ifeq ($(SOURCE),)
 	@$(BIN)/python benchmarks/generated.py --figures $(GENERATED:.parquet=.json) --store $(SASREC_STORE)
 endif
-	@echo "One user's rows: .venv/bin/sasrec-tasks recommend --table .demo/recommendations --user USER_ID"
+	@echo "One user's rows: .venv/bin/sasrec-tasks recommend --table $(DEMO)/recommendations --user USER_ID"
 	@echo "The same in Airflow's UI: make up"
 
 test: setup ## All tests
