@@ -16,6 +16,9 @@ PIP_ARGS ?=
 PASSWORDS := $(CURDIR)/.airflow/passwords.json
 GENERATED := $(CURDIR)/.demo/interactions.parquet
 
+# `airflow standalone` starts its parts by name.
+export PATH := $(BIN):$(PATH)
+
 # An Airflow of the project's own: never ~/airflow.
 export AIRFLOW_HOME := $(CURDIR)/.airflow
 export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/dags
