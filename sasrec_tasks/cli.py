@@ -205,7 +205,7 @@ def _existing(store: str, run_id: str) -> RunStore:
 def _shown() -> Any:
     """Bars where a person looks on, log lines elsewhere; both on stderr."""
     from sasrec_tasks import progress
-    from sasrec_tasks.terminal import bars
+    from sasrec_tasks.bars import bars
 
     logger = logging.getLogger("sasrec_tasks")
     logger.setLevel(logging.INFO)

@@ -1,25 +1,15 @@
-"""What a person sees in a terminal: progress bars, and the report of a finished run."""
+"""What a person sees in a terminal of a finished run: its report, and rows of the table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.padding import Padding
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -27,40 +17,11 @@ from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.contents import HISTORY, METRICS, USERS, VERDICT, interactions, item_ids
 from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.pipeline import TASKS
-from sasrec_tasks.progress import Advance, Bar
 from sasrec_tasks.tables import open_tables
 
 RECENT_ITEMS = 5
 SHOWN_ITEMS = 5
 BLOCKS = "▁▂▃▄▅▆▇█"
-
-
-def bars(console: Console) -> Bar:
-    """Progress as bars with rate and time left; for `progress.use`."""
-
-    @contextmanager
-    def bar(description: str, total: int, unit: str) -> Iterator[Advance]:
-        columns = (
-            TextColumn("{task.description:<9}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("·"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task(description, total=total, rate="", note="")
-
-            def advance(done: int, note: str = "") -> None:
-                speed = progress.tasks[0].speed
-                rate = f"{speed:,.0f} {unit}/s" if speed else ""
-                progress.update(task, completed=done, rate=rate, note=note)
-
-            yield advance
-
-    return bar
 
 
 def report(store: RunStore) -> Group:

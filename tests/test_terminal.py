@@ -10,11 +10,10 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from sasrec_tasks import progress
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.pipeline import TASKS
 from sasrec_tasks.tables import open_tables
-from sasrec_tasks.terminal import bars, listed, report
+from sasrec_tasks.terminal import listed, report
 
 
 def shown(what: Any, width: int = 80) -> str:
@@ -103,17 +102,6 @@ def test_an_older_run_is_not_said_to_be_published(place: Any) -> None:
     text = shown(report(store))
     assert "left as it is" in " ".join(text.split()) or "left as it was" in " ".join(text.split())
     assert "Sample recommendations" not in text
-
-
-def test_bars_show_progress_with_rate_and_note() -> None:
-    console = Console(file=io.StringIO(), width=200, force_terminal=True)
-    with progress.use(bars(console)), progress.bar("train", 10, "positions") as advance:
-        advance(5, "epoch 1 of at most 2")
-        advance(10, "epoch 2 of at most 2")
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "train" in text
-    assert "100%" in text
-    assert "epoch 2 of at most 2" in text
 
 
 def test_no_rows_are_no_error(finished: Any) -> None:
