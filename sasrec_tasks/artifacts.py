@@ -97,12 +97,15 @@ class RunStore:
 
     def freeze(self, settings: Settings) -> Settings:
         """Keep the run's settings; the moment `as_of` of a run that was started before stays."""
-        before = self._read_json(SETTINGS)
-        if before is not None and settings.as_of is None:
-            settings = settings.model_copy(update={"as_of": from_names(before).as_of})
-        if settings.as_of is None:
-            settings = settings.model_copy(update={"as_of": datetime.now(UTC)})
-        self._write(SETTINGS, json.dumps(as_names(settings), indent=2).encode())
+        try:
+            before = self._read_json(SETTINGS)
+            if before is not None and settings.as_of is None:
+                settings = settings.model_copy(update={"as_of": from_names(before).as_of})
+            if settings.as_of is None:
+                settings = settings.model_copy(update={"as_of": datetime.now(UTC)})
+            self._write(SETTINGS, json.dumps(as_names(settings), indent=2).encode())
+        except (NotADirectoryError, FileExistsError) as error:
+            raise BadSettings(f"store={self.store!r}: is a file: name a folder for the runs") from error
         return settings
 
     def is_started(self) -> bool:

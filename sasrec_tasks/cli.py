@@ -1,6 +1,7 @@
 """`sasrec-tasks`: the pipeline without Airflow, one task of a run, and what people ask of the table.
 
-Exit status: 0 published (or done), 1 failed, 2 bad usage or settings, 3 the gate refused.
+Exit status: 0 published (or done; a run whose table holds a later as_of is done too), 1 failed,
+2 bad usage or settings, 3 the gate refused.
 """
 
 from __future__ import annotations

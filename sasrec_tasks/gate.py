@@ -110,7 +110,7 @@ def _decide(store: RunStore, settings: Settings, earlier: list[Published], folde
     rules = [_beats_popularity(metrics, served)]
     comparison: Comparison | None = None
     if not earlier:
-        log.info("gate: no champion, this is the first publish")
+        log.info("gate: no champion: nothing of an as_of up to this one is published")
     else:
         comparison, rule = _against_champion(store, settings, earlier[0])
         rules.append(rule)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -36,13 +37,19 @@ def start(settings: Settings, run_id: str) -> RunStore:
         BadSettings: a place that is not set or outside `ingest.allowed_roots`, or a bad run id.
         OSError: the table can't be read.
     """
-    from sasrec_tasks.tables import open_tables  # not when a DAG file is parsed
+    from sasrec_tasks.schema import build_schema  # not when a DAG file is parsed
+    from sasrec_tasks.tables import open_tables
 
     for name in PLACES:
         place = getattr(settings, name)
         if not place:
             raise BadSettings(f"{name}: not set: give it as a setting, or as {environment_name(name)}")
         roots.check(name, place, settings.ingest.allowed_roots)
+    if own := settings.validate_.schema_file:
+        try:
+            build_schema(Path(own))
+        except BadSettings as error:
+            raise BadSettings(f"validate.schema_file: {error}") from error
     next(open_tables(settings.table).published(), None)  # rather now than after hours of training
     store = RunStore.of(settings.store, run_id)
     store.freeze(settings)

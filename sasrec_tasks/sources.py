@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 
@@ -21,6 +22,15 @@ class SourceFile:
     path: str
     bytes: int
     version: str  # changes when the file does: ETag or time of change
+
+    @property
+    def partition(self) -> dict[str, str | None]:
+        """Columns that stand in the path, as Hive writes them: …/country=de/part-0.parquet."""
+        pairs = [part.split("=", 1) for part in self.path.split("/")[:-1] if "=" in part]
+        return {
+            unquote(name): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+            for name, value in pairs
+        }
 
 
 def list_files(source: str) -> tuple[Any, list[SourceFile]]:

@@ -76,6 +76,24 @@ def test_hive_partitions(front: Any) -> None:
     assert rows_of(front.run(f"{front.folder}/data/day=*", upto="ingest", run_id="glob")) == ROWS
 
 
+def test_needed_columns_may_stand_in_the_path(front: Any) -> None:
+    odd = ["x/y z", "é=1", "x/y z"]
+    table = events().set_column(events().schema.get_field_index("ITEM_ID"), "ITEM_ID", pa.array(odd))
+    pq.write_to_dataset(table, str(front.folder / "data"), partition_cols=["ITEM_ID", "OUTCOME"])
+    read = rows_of(front.run(str(front.folder / "data"), upto="ingest"))
+    wanted = [(row[0], item, *row[2:]) for row, item in zip(ROWS, odd, strict=True)]
+    assert sorted(read) == sorted(wanted)
+
+
+def test_a_path_that_holds_no_number_is_named(front: Any) -> None:
+    pq.write_table(events().drop_columns("TIMESTAMP"), front.folder / "a.parquet")
+    place = front.folder / "data" / "TIMESTAMP=monday"
+    place.mkdir(parents=True)
+    (front.folder / "a.parquet").rename(place / "a.parquet")
+    with pytest.raises(BadData, match=r"TIMESTAMP=monday.*TIMESTAMP.*monday"):
+        front.run(str(front.folder / "data"), upto="ingest")
+
+
 def test_a_glob(front: Any) -> None:
     front.write(ROWS[:1], "2024-01.parquet")
     front.write(ROWS[1:2], "2024-02.parquet")

@@ -36,6 +36,12 @@ def test_a_table_that_can_not_be_is_refused_before_training(place: Any) -> None:
     assert not Path(place.store, "run").exists()
 
 
+def test_a_store_that_is_a_file_is_named(place: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadSettings, match=r"store=.*is a file"):
+        place.run("run", {"store": str(tmp_path / "file")})
+
+
 @pytest.mark.parametrize("run_id", ["../out", "a/b", "", ".hidden"])
 def test_a_run_id_does_not_lead_out_of_the_store(place: Any, run_id: str) -> None:
     with pytest.raises(BadSettings, match="run id"):

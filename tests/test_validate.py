@@ -47,8 +47,9 @@ def report(front: Any) -> dict[str, Any]:
 
 
 def test_a_schema_file_that_is_not_there_is_a_bad_setting(front: Any) -> None:
-    with pytest.raises(BadSettings, match=r"none\.yaml"):
+    with pytest.raises(BadSettings, match=r"validate\.schema_file.*none\.yaml"):
         front.run(front.write(good()), upto="validate", validate__schema_file="none.yaml")
+    assert not store_of(front).is_started()  # told before the source is copied
 
 
 def test_another_schema_may_ask_for_more_or_allow_more(front: Any) -> None:

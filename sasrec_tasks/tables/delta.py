@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -151,7 +152,12 @@ def _open(url: str) -> DeltaTable | None:
             raise BadSettings(f"table={url!r}: {error}") from error
         return None
     except DeltaError as error:
-        raise OSError(f"{url}: can't be read as a Delta table: {error}") from error
+        if os.path.isfile(url):  # noqa: PTH113 - may be a URL
+            raise BadSettings(f"table={url!r}: is a file: name a folder for the table") from error
+        said = str(error).partition("\n")[0]  # further lines are stack frames of the library
+        raise OSError(
+            f"{url}: can't be read as a Delta table: {said}: restore its folder from a copy, or name another table"
+        ) from error
 
 
 def _opened(url: str) -> DeltaTable:

@@ -250,3 +250,18 @@ def test_reading_where_no_table_is_names_the_setting(url: str) -> None:
         open_tables(url).for_users(["u"])
     with pytest.raises(BadSettings, match="table="):
         open_tables(url).popular()
+
+
+def test_a_damaged_log_is_told_in_one_line(tmp_path: Path) -> None:
+    url = str(tmp_path / "table")
+    publish(url, "one")
+    (Path(url) / "_delta_log" / f"{0:020}.json").write_text("garbage")
+    with pytest.raises(OSError, match=r"table: can't be read as a Delta table.*another table$") as raised:
+        next(open_tables(url).published(), None)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "table").write_text("")
+    with pytest.raises(BadSettings, match="is a file"):
+        next(open_tables(str(tmp_path / "table")).published(), None)
