@@ -54,6 +54,12 @@ def log_lines(description: str, total: int, unit: str) -> Iterator[Advance]:
     yield advance
 
 
+@contextmanager
+def silent(description: str, total: int, unit: str) -> Iterator[Advance]:
+    """No progress at all."""
+    yield lambda done, note="": None
+
+
 _bar: ContextVar[Bar] = ContextVar("bar", default=log_lines)
 
 

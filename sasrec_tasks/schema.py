@@ -16,6 +16,8 @@ from sasrec_tasks.errors import BadSettings
 TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 """Types of the schema files, as the snapshot has them."""
 
+NAMES = {arrow: name for name, arrow in TYPES.items()}
+
 
 def interactions_schema_file() -> Path:
     """The contract of training interactions: in the repository, or beside the installed package."""
@@ -38,6 +40,11 @@ def build_schema(file: Path) -> pandera.DataFrameSchema:
     except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise BadSettings(f"{file}: not a table schema (`columns: - name: …, type: …`): {error}") from error
     return pandera.DataFrameSchema(columns, strict=False)
+
+
+def arrow_type(column: pandera.Column) -> pa.DataType:
+    """The type that a column of such a schema must have."""
+    return next(kind for kind in TYPES.values() if column.dtype.type == pd.ArrowDtype(kind))
 
 
 def _column(column: dict[str, Any]) -> pandera.Column:

@@ -25,7 +25,7 @@ from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import MANIFEST, REJECTED, ROWS_AT_ONCE, SNAPSHOT
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.progress import bar
-from sasrec_tasks.schema import TYPES, build_schema, interactions_schema_file
+from sasrec_tasks.schema import NAMES, arrow_type, build_schema, interactions_schema_file
 
 log = logging.getLogger(__name__)
 
@@ -123,15 +123,15 @@ def _wrong_types(found: pa.Schema, schema: pandera.DataFrameSchema) -> dict[str,
     """What is wrong with a column, for each that is missing or of another type."""
     problems = {}
     for name, column in schema.columns.items():
-        wanted = next(kind for kind, arrow in TYPES.items() if column.dtype.type == pd.ArrowDtype(arrow))
+        wanted = arrow_type(column)
         if name not in found.names:
             problems[name] = f"missing column {name}"
-        elif found.field(name).type != TYPES[wanted]:
+        elif found.field(name).type != wanted:
             is_id = name in ("USER_ID", "ITEM_ID") and pa.types.is_integer(found.field(name).type)
             remedy = (
                 "set ingest.cast_ids=true to take integers as text" if is_id else "convert it in the source"
             )
-            problems[name] = f"column {name} is {found.field(name).type}, must be {wanted}: {remedy}"
+            problems[name] = f"column {name} is {found.field(name).type}, must be {NAMES[wanted]}: {remedy}"
     return problems
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -52,6 +52,23 @@ class FitConfig:
     restore_best_weights: bool = True
     max_minutes: float | None = None  # all tries of this training together
     random_state: int = 42
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
+        if self.early_stopping_metric not in get_args(Metric):
+            raise ValueError(
+                f"early_stopping_metric must be one of {', '.join(get_args(Metric))}, "
+                f"not {self.early_stopping_metric!r}"
+            )
+        for name in ("num_negatives", "epochs", "batch_size", "early_stopping_patience"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        for name, positive in (("learning_rate", True), ("max_minutes", True), ("weight_decay", False)):
+            value = getattr(self, name)
+            if value is not None and not (0 <= value < math.inf and (value > 0 or not positive)):
+                raise ValueError(f"{name} must be {'above' if positive else 'at least'} 0, not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -224,9 +224,40 @@ def top_k(score: Scorer, seen: Sequences | None, rows: Int64, k: int) -> tuple[T
         scores (B, k) float32, best first, −inf where a user has fewer candidates, and item
         indices (B, k) int64.
     """
+    scores = candidates(score, seen, rows)
+    best, items = scores.topk(min(k, scores.shape[1]), dim=1)
+    return best, items
+
+
+def candidates(score: Scorer, seen: Sequences | None, rows: Int64) -> Tensor:
+    """Scores (B, num_items + 1) of a block of users, −inf at padding and at what they have seen."""
     scores = score(rows)
     scores[:, PADDING] = -torch.inf
     if seen is not None:
         scores[_seen_slots(seen, scores.device)] = -torch.inf
-    best, items = scores.topk(min(k, scores.shape[1]), dim=1)
-    return best, items
+    return scores
+
+
+@torch.inference_mode()
+def sample_k(
+    scores: Tensor, k: int, *, temperature: float, replace: bool, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """k items drawn with probability softmax(scores / temperature), in the order drawn.
+
+    Without replacement by the Gumbel-top-k trick (Kool et al., ICML 2019): the k largest of scores
+    plus Gumbel noise are a draw without replacement.
+
+    Args:
+        scores: (B, n), −inf for what is never drawn.
+
+    Returns:
+        scores (B, k) of the drawn items, −inf where a user has fewer candidates, and indices (B, k).
+    """
+    draws = k if replace else 1
+    drawn = []
+    for _ in range(draws):
+        uniform = torch.rand(scores.shape, generator=generator).clamp_(min=1e-20).to(scores.device)
+        noisy = scores / temperature - (-uniform.log()).log()
+        drawn.append(noisy.topk(1 if replace else k, dim=1).indices)
+    items = torch.cat(drawn, 1)
+    return scores.gather(1, items), items

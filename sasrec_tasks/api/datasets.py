@@ -1,0 +1,151 @@
+"""Tables that a notebook hands over: a CSV or parquet file, or a DataFrame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pandera.pandas as pandera
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from pandera.errors import SchemaErrors
+
+from sasrec_tasks.schema import arrow_type, build_schema, interactions_schema_file
+
+DataLocation = str | Path | pd.DataFrame
+
+IDS = ("USER_ID", "ITEM_ID")
+EXAMPLES = 3
+
+
+class _Dataset:
+    """A table whose place is told once, and which is read when it is needed.
+
+    Args:
+        data_location: a CSV or parquet file, a folder of parquet files, or a DataFrame.
+        client_schema_path: a YAML file in the dialect of `schemas/`. Its columns alone are read, as
+            the types that it names. Without one, all columns are read as they are.
+    """
+
+    required: tuple[str, ...] = ()
+
+    def __init__(self, data_location: DataLocation, client_schema_path: str | Path | None = None) -> None:
+        self.data_location = data_location
+        self.client_schema_path = client_schema_path
+
+    @property
+    def name(self) -> str:
+        """What errors call the table."""
+        return "the DataFrame" if isinstance(self.data_location, pd.DataFrame) else str(self.data_location)
+
+    def fetch_data(self) -> pd.DataFrame:
+        """The table.
+
+        Raises:
+            ValueError: a required column is missing, or the table breaks its schema.
+            FileNotFoundError: no such file.
+        """
+        if self.client_schema_path is None:
+            frame = self._as_it_is()
+        else:
+            file = Path(self.client_schema_path)
+            frame = self._by_schema(build_schema(file), file)
+        require_columns(frame, self.required, self.name)
+        return frame
+
+    def _as_it_is(self) -> pd.DataFrame:
+        if isinstance(self.data_location, pd.DataFrame):
+            return self.data_location
+        table = self._table(dict.fromkeys(IDS, pa.string()))
+        frame: pd.DataFrame = table.to_pandas()
+        if self._is_csv():  # where a file does not say what is text, numbers are numbers
+            for name in frame.columns.intersection(list(IDS)):
+                frame[name] = _integers_where_nothing_is_lost(frame[name])
+        return frame
+
+    def _by_schema(self, schema: pandera.DataFrameSchema, file: Path) -> pd.DataFrame:
+        types = {name: arrow_type(column) for name, column in schema.columns.items()}
+        table = self._table(types)
+        if missing := [name for name in types if name not in table.column_names]:
+            raise ValueError(
+                f"{self.name}: no column {', '.join(missing)}, which {file} asks for: "
+                f"it has {', '.join(table.column_names)}"
+            )
+        problems = []
+        for name, kind in types.items():
+            try:
+                column = table[name].cast(kind)
+            except pa.ArrowInvalid as error:
+                problems.append(f"{name} is not {kind}: {error}")
+                continue
+            table = table.set_column(table.column_names.index(name), name, column)
+            checked = column.to_pandas(types_mapper=pd.ArrowDtype).to_frame(name)
+            try:  # one column at a time: pandera puts the cases of several into one type
+                pandera.DataFrameSchema({name: schema.columns[name]}).validate(checked, lazy=True)
+            except SchemaErrors as errors:
+                problems.append(_told(name, errors.failure_cases))
+        if problems:
+            raise ValueError(f"{self.name}: {'; '.join(problems)} ({file})")
+        frame: pd.DataFrame = table.select(list(types)).to_pandas()
+        return frame
+
+    def _table(self, types: dict[str, pa.DataType]) -> pa.Table:
+        """The file, CSV columns read as `types`."""
+        if isinstance(self.data_location, pd.DataFrame):
+            return pa.Table.from_pandas(self.data_location, preserve_index=False)
+        path = str(self.data_location)
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path}: no such file: check data_location")
+        try:
+            if not self._is_csv():
+                return pq.read_table(path)
+            # "NA" and "null" are ids as good as any; only an empty field is none
+            options = pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
+            return pa_csv.read_csv(path, convert_options=options)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def _is_csv(self) -> bool:
+        return ".csv" in Path(str(self.data_location)).suffixes
+
+
+class InteractionsDataset(_Dataset):
+    """Who did what and when: USER_ID, ITEM_ID, TIMESTAMP, and OUTCOME where it is trained on."""
+
+    required = ("USER_ID", "ITEM_ID", "TIMESTAMP")
+
+
+class ItemsDataset(_Dataset):
+    """The catalogue: ITEM_ID; other columns are ignored."""
+
+    required = ("ITEM_ID",)
+
+
+def require_columns(frame: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
+    """Raise a ValueError that names the columns that are missing, and the file that shows them all."""
+    if missing := [column for column in columns if column not in frame.columns]:
+        raise ValueError(
+            f"{name}: no column {', '.join(missing)}: it has {', '.join(map(str, frame.columns))}; "
+            f"rename its columns as in {interactions_schema_file().name}"
+        )
+
+
+def _integers_where_nothing_is_lost(texts: pd.Series) -> pd.Series:
+    """Integers, if each text is how an integer is written: 7, but not 007."""
+    if texts.isna().any():
+        return texts
+    try:
+        numbers = texts.astype("int64")
+    except (ValueError, OverflowError):
+        return texts
+    return numbers if (numbers.astype(str) == texts.astype(str)).all() else texts
+
+
+def _told(column: str, cases: pd.DataFrame) -> str:
+    cases = cases.drop_duplicates("index")
+    shown = ", ".join(
+        f"row {case['index']} ({case['failure_case']!r} fails {case['check']})"
+        for case in cases.head(EXAMPLES).to_dict("records")
+    )
+    return f"{column}: {len(cases):,} bad values, for instance {shown}"

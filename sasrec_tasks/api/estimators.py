@@ -1,0 +1,172 @@
+"""What is trained, and how: SASRec under scikit-rec's names, with its defaults."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import torch
+from rich import get_console
+
+from sasrec_tasks import progress
+from sasrec_tasks.bars import bars
+from sasrec_tasks.sasrec.fit import FitConfig, FitResult, Metric, Progress, build, fit
+from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
+from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64, Sequences
+from sasrec_tasks.sasrec.sizes import advised_max_len, advised_sizes
+
+log = logging.getLogger(__name__)
+
+Auto = Literal["auto"]
+
+
+@dataclass(kw_only=True)
+class SASRecEstimator:
+    """What both estimators have in common.
+
+    The sizes may be "auto": they then follow the catalogue and the lengths of the histories, and
+    `model.config` holds what was chosen.
+
+    Raises:
+        ValueError: a setting out of its bounds.
+    """
+
+    hidden_units: int | Auto = 50  # width of embeddings and attention, divisible by num_heads
+    num_blocks: int | Auto = 2  # transformer blocks
+    num_heads: int | Auto = 1  # attention heads
+    dropout_rate: float = 0.2  # on embeddings, attention weights and feed-forward
+    num_negatives: int = 1  # random items that each positive is trained against
+    max_len: int | Auto = 50  # how many of the most recent items are read
+    learning_rate: float = 0.001
+    epochs: int = 200  # at most
+    batch_size: int = 128  # users
+    weight_decay: float = 0.0  # L2 term of Adam
+    early_stopping_patience: int | None = None  # epochs without a better metric; None: never stop
+    early_stopping_metric: Metric = "loss"  # of the validation interactions
+    restore_best_weights: bool = True  # of the epoch with the best metric
+    max_minutes: float | None = None  # of training, after which the best weights so far are used
+    device: str | None = None  # None: a GPU if there is one
+    random_state: int = 42
+    verbose: int = 1  # 0: silent; else a progress bar
+
+    model: SASRec | None = field(default=None, init=False, repr=False, compare=False)
+    result: FitResult | None = field(default=None, init=False, repr=False, compare=False)
+
+    loss = "bce"
+
+    def __post_init__(self) -> None:
+        self._fit_config()
+        self._model_config(num_items=2, lengths=None)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+
+    def check_outcomes(self, outcomes: Float32) -> None:
+        """Raise a ValueError for outcomes (n,) that mean nothing to the loss."""
+
+    def fit(self, train: Sequences, num_items: int, validation: HeldOut | None = None) -> SASRec:
+        """Train a new model, and keep it.
+
+        Args:
+            train: sequences of items 1…num_items.
+            validation: what early stopping looks at.
+
+        Raises:
+            ValueError: nothing to train on, outcomes that mean nothing to the loss, or
+                `early_stopping_patience` without `validation`.
+            FloatingPointError: training diverged.
+        """
+        config = self._fit_config()
+        self.check_outcomes(train.outcomes)
+        model = build(self._model_config(num_items, train.lengths), config.random_state).to(self.torch_device)
+        if "auto" in (self.hidden_units, self.num_blocks, self.num_heads, self.max_len):
+            sizes = ", ".join(f"{name}={size}" for name, size in model.config.as_dict().items())
+            log.info("sizes: %s", sizes)
+            if self.verbose:
+                get_console().print(f"sizes: {sizes}")
+        with self._shown():
+            self.result = self._fit(model, train, config, validation)
+        self.model = model.eval()
+        return model
+
+    def _fit(
+        self, model: SASRec, train: Sequences, config: FitConfig, validation: HeldOut | None
+    ) -> FitResult:
+        positions = int((train.lengths - 1).clip(0, model.config.max_len).sum())
+        with progress.bar("train", config.epochs * positions, "positions") as advance:
+
+            def on_step(step: Progress) -> None:
+                advance(
+                    (step.epoch - 1) * step.total + step.done, f"epoch {step.epoch} of at most {step.epochs}"
+                )
+
+            return fit(model, train, config, validation=validation, on_step=on_step)
+
+    @property
+    def torch_device(self) -> str:
+        """Where to compute."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def _shown(self) -> AbstractContextManager[None]:
+        return progress.use(bars(get_console()) if self.verbose else progress.silent)
+
+    def _model_config(self, num_items: int, lengths: Int64 | None) -> SASRecConfig:
+        hidden_units, num_blocks, num_heads = (
+            advice if size == "auto" else size
+            for size, advice in zip(
+                (self.hidden_units, self.num_blocks, self.num_heads), advised_sizes(num_items), strict=True
+            )
+        )
+        max_len = self.max_len
+        if max_len == "auto":
+            max_len = 1 if lengths is None else advised_max_len(lengths)
+        return SASRecConfig(
+            num_items=num_items,
+            hidden_units=hidden_units,
+            num_blocks=num_blocks,
+            num_heads=num_heads,
+            dropout_rate=self.dropout_rate,
+            max_len=max_len,
+        )
+
+    def _fit_config(self) -> FitConfig:
+        return FitConfig(
+            loss=self.loss,
+            implicit=False,
+            num_negatives=self.num_negatives,
+            learning_rate=self.learning_rate,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            weight_decay=self.weight_decay,
+            early_stopping_patience=self.early_stopping_patience,
+            early_stopping_metric=self.early_stopping_metric,
+            restore_best_weights=self.restore_best_weights,
+            max_minutes=self.max_minutes,
+            random_state=self.random_state,
+        )
+
+
+@dataclass(kw_only=True)
+class SASRecClassifierEstimator(SASRecEstimator):
+    """Binary cross-entropy. OUTCOME is a label: 1 for a click or a purchase, less for a soft label."""
+
+    def check_outcomes(self, outcomes: Float32) -> None:
+        """Raise a ValueError unless all outcomes (n,) lie in [0, 1]."""
+        low, high = float(outcomes.min(initial=0)), float(outcomes.max(initial=0))
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"OUTCOME goes from {low:g} to {high:g}, but SASRecClassifierEstimator takes labels in "
+                f"[0, 1]: normalise it (OUTCOME / {high:g}), keep the positives and set it to 1.0, or use "
+                "SASRecRegressorEstimator"
+            )
+
+
+@dataclass(kw_only=True)
+class SASRecRegressorEstimator(SASRecEstimator):
+    """Squared error. OUTCOME is a rating as it was given, 1 to 5 for instance."""
+
+    loss = "mse"

@@ -1,0 +1,168 @@
+"""Tables of interactions → each user's items in order of time."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sasrec_tasks.api.vocabulary import Vocabulary, checked_ids
+from sasrec_tasks.sasrec.sequences import HeldOut, Int64, Sequences
+
+KEY = ["USER_ID", "ITEM_ID", "TIMESTAMP"]
+"""What makes two rows the same event."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histories:
+    """Every user of a table, in order of id, with the items that the model knows."""
+
+    users: npt.NDArray[Any]  # (users,) ids as they came
+    sequences: Sequences  # users sequences; rows with the same TIMESTAMP keep their order
+    held: npt.NDArray[np.bool_]  # (events,) whether the event is held out for validation
+
+
+def histories(frame: pd.DataFrame, vocabulary: Vocabulary, name: str) -> Histories:
+    """Sort a table of interactions; items outside the vocabulary are skipped, with a warning.
+
+    Raises:
+        ValueError: no row, a column is missing, a value is missing or of a type that has no order.
+    """
+    frame = checked(frame, name)
+    return _sorted(frame, vocabulary, name, np.zeros(len(frame), dtype=bool))
+
+
+def histories_with_validation(
+    frame: pd.DataFrame, validation: pd.DataFrame, vocabulary: Vocabulary, name: str, validation_name: str
+) -> Histories:
+    """Sort the events of both tables into one history per user, those of `validation` marked.
+
+    An event of `validation` may stand in `frame` too (as where a validation table is cut out of all
+    interactions); it is one event. Of events with the same TIMESTAMP, one that stands in `validation`
+    alone comes last.
+
+    Raises:
+        ValueError: as `histories`, or the tables differ in what their ids or times are.
+    """
+    moments = [pd.api.types.is_datetime64_any_dtype(table["TIMESTAMP"]) for table in (frame, validation)]
+    frame, validation = checked(frame, name), checked(validation, validation_name)
+    if "float64" in (frame["TIMESTAMP"].dtype, validation["TIMESTAMP"].dtype):
+        frame, validation = (table.astype({"TIMESTAMP": "float64"}) for table in (frame, validation))
+    for column in KEY:
+        kinds = [table[column].dtype for table in (frame, validation)]
+        if kinds[0] != kinds[1] or (column == "TIMESTAMP" and moments[0] != moments[1]):
+            raise ValueError(
+                f"{column} is of one type in {name} and of another in {validation_name}: the same event "
+                "could not be found in both, and would be trained on: make the types the same"
+            )
+    events, wanted = (pd.MultiIndex.from_frame(table[KEY]) for table in (frame, validation))
+    alone = validation[~wanted.isin(events)]
+    held = np.concatenate([events.isin(wanted), np.ones(len(alone), dtype=bool)])
+    return _sorted(pd.concat([frame, alone], ignore_index=True), vocabulary, name, held)
+
+
+def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The table with ids as int64 or str objects, times as int64, and outcomes, if any, as float64.
+
+    Raises:
+        ValueError: no row, or a value that can't be used.
+    """
+    if frame.empty:
+        raise ValueError(f"{name}: no rows")
+    try:
+        columns: dict[str, Any] = {
+            "USER_ID": checked_ids(frame["USER_ID"], "USER_ID"),
+            "ITEM_ID": checked_ids(frame["ITEM_ID"], "ITEM_ID"),
+            "TIMESTAMP": _times(frame["TIMESTAMP"]),
+        }
+        if "OUTCOME" in frame.columns:
+            columns["OUTCOME"] = _outcomes(frame["OUTCOME"])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return pd.DataFrame(columns)
+
+
+def train_part(histories: Histories) -> Sequences:
+    """What comes before a user's first held-out event; everything, for a user without one."""
+    ends = histories.sequences.ends.copy()
+    held = np.flatnonzero(histories.held)
+    users = np.searchsorted(histories.sequences.ends, held, side="right")
+    np.minimum.at(ends, users, held)
+    every = histories.sequences
+    return Sequences(starts=every.starts, ends=ends, items=every.items, outcomes=every.outcomes)
+
+
+def validation_part(histories: Histories) -> HeldOut:
+    """Each held-out event as a target, after all that came before it; those that nothing precedes are left out."""
+    every = histories.sequences
+    targets = np.flatnonzero(histories.held)
+    users = np.searchsorted(every.ends, targets, side="right")
+    preceded = targets > every.starts[users]
+    if not preceded.all():
+        warnings.warn(
+            f"{int((~preceded).sum()):,} of {len(preceded):,} validation interactions are left out: nothing of "
+            "their user precedes them",
+            stacklevel=3,
+        )
+    targets, users = targets[preceded], users[preceded]
+    before = Sequences(starts=every.starts[users], ends=targets, items=every.items, outcomes=every.outcomes)
+    return HeldOut(
+        users=users,
+        targets=every.items[targets].astype(np.int64),
+        outcomes=every.outcomes[targets],
+        history=before,
+        seen=before,
+    )
+
+
+def _sorted(frame: pd.DataFrame, vocabulary: Vocabulary, name: str, held: npt.NDArray[np.bool_]) -> Histories:
+    codes, users = pd.factorize(frame["USER_ID"], sort=True)
+    items = vocabulary.indices(frame["ITEM_ID"])
+    if unknown := int((items == 0).sum()):
+        warnings.warn(
+            f"{name}: {unknown:,} of {len(items):,} rows are skipped, the model does not know their items",
+            stacklevel=4,
+        )
+    order = np.lexsort((frame["TIMESTAMP"].to_numpy(), codes))  # stable: ties keep the table's order
+    order = order[items[order] > 0]
+    offsets: Int64 = np.concatenate([[0], np.cumsum(np.bincount(codes[order], minlength=len(users)))])
+    outcomes = (
+        frame["OUTCOME"].to_numpy(np.float32)
+        if "OUTCOME" in frame.columns
+        else np.ones(len(frame), np.float32)
+    )
+    sequences = Sequences.from_offsets(offsets, items[order].astype(np.int32), outcomes[order])
+    return Histories(users=np.asarray(users), sequences=sequences, held=held[order])
+
+
+def _times(values: pd.Series) -> pd.Series:
+    """Whole numbers as they are, moments as nanoseconds since 1970."""
+    if missing := int(values.isna().sum()):
+        raise ValueError(
+            f"TIMESTAMP: {missing:,} of {len(values):,} values are missing, the first in row "
+            f"{int(np.argmax(values.isna()))}: drop these rows"
+        )
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        return pd.Series(values.dt.as_unit("ns").astype("int64"))
+    if pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
+        return values.astype("int64") if (values % 1 == 0).all() else values.astype("float64")
+    raise ValueError(
+        f"TIMESTAMP: values are {values.dtype}, for instance {values.iloc[0]!r}: give numbers or "
+        "moments, with pandas.to_datetime for instance"
+    )
+
+
+def _outcomes(values: pd.Series) -> pd.Series:
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    wrong = ~np.isfinite(numbers.to_numpy())
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"OUTCOME: {int(wrong.sum()):,} of {len(values):,} values are no finite numbers, the first in "
+            f"row {row} ({values.iloc[row]!r}): drop these rows or give them one"
+        )
+    return numbers

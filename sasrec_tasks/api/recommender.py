@@ -1,0 +1,248 @@
+"""From tables of interactions to recommendations: what a notebook works with."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from sasrec_tasks.api import saved
+from sasrec_tasks.api.datasets import InteractionsDataset, ItemsDataset
+from sasrec_tasks.api.histories import (
+    Histories,
+    histories,
+    histories_with_validation,
+    train_part,
+    validation_part,
+)
+from sasrec_tasks.api.scorer import SequentialScorer
+from sasrec_tasks.api.vocabulary import Vocabulary
+from sasrec_tasks.sasrec.ranking import blocks, candidates, sample_k
+from sasrec_tasks.sasrec.sequences import Float32, Int64
+
+DEFAULT_MAX_LEN = 50
+
+
+class SequentialRecommender:
+    """Trains on tables of interactions, and recommends from them.
+
+    Args:
+        scorer: wraps the estimator.
+        max_len: how many of the most recent items are read; the estimator takes this value, too.
+            "auto" chooses it by the lengths of the histories.
+    """
+
+    def __init__(self, scorer: SequentialScorer, max_len: int | Literal["auto"] = DEFAULT_MAX_LEN) -> None:
+        self.scorer = scorer
+        self.max_len = max_len
+
+    def train(
+        self,
+        *,
+        interactions_ds: InteractionsDataset | pd.DataFrame,
+        items_ds: ItemsDataset | pd.DataFrame | None = None,
+        valid_interactions_ds: InteractionsDataset | pd.DataFrame | None = None,
+        train_on_all: bool = False,
+    ) -> None:
+        """Train the estimator.
+
+        Args:
+            interactions_ds: USER_ID, ITEM_ID, OUTCOME, TIMESTAMP. Rows with the same TIMESTAMP keep
+                their order.
+            items_ds: the catalogue; without it, the items are those of the interactions.
+            valid_interactions_ds: what early stopping looks at, each event after all that came before
+                it. Neither these events nor what comes after them in a user's history is trained on,
+                whether or not they stand in `interactions_ds`, too.
+            train_on_all: train on these as well, for a final refit. Metrics on them then mean nothing.
+
+        Raises:
+            ValueError: `early_stopping_patience` without validation interactions; a column, value or
+                outcome that can't be used; nothing to train on.
+        """
+        estimator = self.scorer.estimator
+        if estimator.early_stopping_patience is not None and valid_interactions_ds is None:
+            raise ValueError(
+                f"early_stopping_patience={estimator.early_stopping_patience} needs validation "
+                "interactions: pass valid_interactions_ds to train(), or set it to None"
+            )
+        self._agree_on_max_len()
+        interactions = _interactions(interactions_ds)
+        frame, name = _with_outcome(interactions), interactions.name
+        validation, validation_name = None, ""
+        if valid_interactions_ds is not None:
+            given = _interactions(valid_interactions_ds)
+            validation, validation_name = _with_outcome(given), f"valid_interactions_ds ({given.name})"
+        items = self._vocabulary(frame, validation, items_ds)
+        if validation is None:
+            every = histories(frame, items, name)
+            self.scorer.train(items, every.sequences, None)
+            return
+        every = histories_with_validation(frame, validation, items, name, validation_name)
+        held_out = validation_part(every)
+        if not len(held_out):
+            raise ValueError(
+                f"{validation_name}: no event in it has an earlier one of the same user in {name}: there "
+                "is nothing to validate on"
+            )
+        self.scorer.train(items, every.sequences if train_on_all else train_part(every), held_out)
+
+    def recommend(
+        self,
+        interactions: InteractionsDataset | pd.DataFrame,
+        top_k: int = 1,
+        sampling_temperature: float = 0,
+        replace: bool = False,
+        exclude_seen: bool = False,
+        random_state: int | None = None,
+        as_array: bool = False,
+    ) -> pd.DataFrame | npt.NDArray[Any]:
+        """The best items of each user, after what `interactions` says they did last.
+
+        Args:
+            interactions: USER_ID, ITEM_ID, TIMESTAMP. Rows of items that the model does not know are
+                skipped.
+            top_k: items per user.
+            sampling_temperature: 0 ranks by score; above, items are drawn with probability
+                softmax(score / temperature), and rank is the order drawn.
+            replace: whether an item may be drawn twice.
+            exclude_seen: leave out what is in the user's rows.
+            random_state: seed of the drawing; None takes the estimator's.
+            as_array: the item ids alone.
+
+        Returns:
+            USER_ID, RANK (from 1), ITEM_ID, SCORE, ORIGIN, in order of user and rank. ORIGIN is
+            "model", or "popular" for a user of whom the model knows no item. Or, `as_array`, item ids
+            (users, top_k), users in order of id, None where a user has fewer.
+
+        Raises:
+            ValueError: a column or value that can't be used.
+            RuntimeError: not trained yet.
+        """
+        if top_k < 1 or sampling_temperature < 0:
+            raise ValueError(
+                f"top_k must be at least 1 and sampling_temperature at least 0, not {top_k} and {sampling_temperature}"
+            )
+        given = self._histories(interactions)
+        k = top_k if replace and sampling_temperature else min(top_k, len(self.scorer.items))
+        generator = torch.Generator().manual_seed(
+            self.scorer.estimator.random_state if random_state is None else random_state
+        )
+        scores, items = self._best(given, k, sampling_temperature, replace, exclude_seen, generator)
+        served = scores > -np.inf
+        names = np.full(items.shape, None, dtype=object)
+        names[served] = self.scorer.items.names(items[served])
+        if as_array:
+            return names.astype(np.int64) if served.all() and self.scorer.items.are_integers else names
+        user, place = np.nonzero(served)
+        origin = np.where(given.sequences.lengths[user] > 0, "model", "popular")
+        return pd.DataFrame(
+            {
+                "USER_ID": given.users[user],
+                "RANK": (place + 1).astype(np.int32),
+                "ITEM_ID": pd.Series(names[served]).astype(self.scorer.items.ids.dtype),
+                "SCORE": scores[served],
+                "ORIGIN": origin,
+            }
+        )
+
+    def score_items(self, interactions: InteractionsDataset | pd.DataFrame) -> pd.DataFrame:
+        """The score of every item for every user: rows are users, columns items.
+
+        A user of whom the model knows no item has NaN throughout. This table has users × items
+        cells; `recommend` needs far less.
+        """
+        given = self._histories(interactions)
+        return pd.DataFrame(
+            self.scorer.score_items(given.sequences),
+            index=pd.Index(given.users, name="USER_ID"),
+            columns=pd.Index(self.scorer.items.ids, name="ITEM_ID"),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the trained model, its settings and its item ids into a folder: safetensors and JSON."""
+        saved.write(Path(path), self.scorer, self.max_len)
+
+    @classmethod
+    def load(cls, path: str | Path) -> SequentialRecommender:
+        """What `save` wrote, ready to recommend.
+
+        Raises:
+            ValueError: no such folder, a file that is missing, damaged or of another version, or
+                weights that do not fit it.
+        """
+        return cls(*saved.read(Path(path)))
+
+    def _best(
+        self,
+        given: Histories,
+        k: int,
+        temperature: float,
+        replace: bool,
+        exclude_seen: bool,
+        generator: torch.Generator,
+    ) -> tuple[Float32, Int64]:
+        """Scores and item indices (users, k), −inf where there are fewer."""
+        by_model = given.sequences.lengths > 0
+        scores = np.full((len(by_model), k), -np.inf, dtype=np.float32)
+        items = np.zeros((len(by_model), k), dtype=np.int64)
+        model, popular = self.scorer.by_model(given.sequences), self.scorer.by_popularity()
+        for part in blocks(len(by_model)):
+            for score, rows in ((model, part[by_model[part]]), (popular, part[~by_model[part]])):
+                if not len(rows):
+                    continue
+                found = candidates(score, given.sequences.select(rows) if exclude_seen else None, rows)
+                if temperature and score is model:
+                    best, indices = sample_k(
+                        found, k, temperature=temperature, replace=replace, generator=generator
+                    )
+                else:
+                    best, indices = found.topk(min(k, found.shape[1]), dim=1)
+                scores[rows, : best.shape[1]] = best.cpu().numpy()
+                items[rows, : best.shape[1]] = indices.cpu().numpy()
+        return scores, items
+
+    def _histories(self, interactions: InteractionsDataset | pd.DataFrame) -> Histories:
+        dataset = _interactions(interactions)
+        return histories(dataset.fetch_data(), self.scorer.items, dataset.name)
+
+    def _agree_on_max_len(self) -> None:
+        estimator = self.scorer.estimator
+        if estimator.max_len == "auto" and self.max_len == DEFAULT_MAX_LEN:
+            self.max_len = "auto"
+        if estimator.max_len != self.max_len:
+            warnings.warn(
+                f"max_len={self.max_len} of SequentialRecommender replaces max_len={estimator.max_len} of "
+                f"{type(estimator).__name__}: pass the same to both",
+                stacklevel=3,
+            )
+            estimator.max_len = self.max_len
+
+    def _vocabulary(
+        self,
+        frame: pd.DataFrame,
+        validation: pd.DataFrame | None,
+        items_ds: ItemsDataset | pd.DataFrame | None,
+    ) -> Vocabulary:
+        if items_ds is not None:
+            dataset = items_ds if isinstance(items_ds, ItemsDataset) else ItemsDataset(items_ds)
+            return Vocabulary(dataset.fetch_data()["ITEM_ID"], f"{dataset.name}: ITEM_ID")
+        ids = [frame["ITEM_ID"], *([] if validation is None else [validation["ITEM_ID"]])]
+        return Vocabulary(pd.concat(ids, ignore_index=True))
+
+
+def _interactions(given: InteractionsDataset | pd.DataFrame) -> InteractionsDataset:
+    return given if isinstance(given, InteractionsDataset) else InteractionsDataset(given)
+
+
+def _with_outcome(dataset: InteractionsDataset) -> pd.DataFrame:
+    frame = dataset.fetch_data()
+    if "OUTCOME" not in frame.columns:
+        raise ValueError(
+            f"{dataset.name}: no column OUTCOME, which is trained on: for clicks or purchases set it to 1.0"
+        )
+    return frame

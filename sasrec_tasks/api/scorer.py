@@ -1,0 +1,72 @@
+"""A trained estimator, and the ids of the items that it scores."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from sasrec_tasks.api.estimators import SASRecEstimator
+from sasrec_tasks.api.vocabulary import Vocabulary
+from sasrec_tasks.sasrec.ranking import Scorer, blocks, candidates, constant_scorer, model_scorer
+from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Sequences
+
+T = TypeVar("T")
+
+
+class SequentialScorer:
+    """Scores every item after a history.
+
+    Args:
+        estimator: what is trained, and how.
+    """
+
+    def __init__(self, estimator: SASRecEstimator) -> None:
+        self.estimator = estimator
+        self._items: Vocabulary | None = None
+        self._popularity: Float32 | None = None
+
+    def train(self, items: Vocabulary, train: Sequences, validation: HeldOut | None) -> None:
+        """Train the estimator, and count how often each item occurs in training."""
+        self.estimator.fit(train, len(items), validation)
+        counts = np.bincount(train.items[train.flat()[2]], minlength=len(items) + 1)
+        self.restore(items, (counts / max(counts.sum(), 1)).astype(np.float32))
+
+    def restore(self, items: Vocabulary, popularity: Float32) -> None:
+        """Put back what training left: item ids, and their shares of events (num_items + 1,)."""
+        self._items, self._popularity = items, popularity
+
+    @property
+    def items(self) -> Vocabulary:
+        """Ids of the items. RuntimeError before training."""
+        return _trained(self._items)
+
+    @property
+    def popularity(self) -> Float32:
+        """Each item's share of the training events, (num_items + 1,)."""
+        return _trained(self._popularity)
+
+    def by_model(self, histories: Sequences) -> Scorer:
+        """Scores after each history by the model; −inf for an empty one."""
+        return model_scorer(_trained(self.estimator.model), histories)
+
+    def by_popularity(self) -> Scorer:
+        """The same scores for everyone; −inf for an item without a training event."""
+        return constant_scorer(np.where(self.popularity > 0, self.popularity, -np.inf).astype(np.float32))
+
+    def score_items(self, histories: Sequences) -> Float32:
+        """Scores of all items, (users, num_items); NaN for a user with an empty history."""
+        score = self.by_model(histories)
+        scores = np.empty((len(histories), len(self.items)), dtype=np.float32)
+        with torch.inference_mode():
+            for rows in blocks(len(histories)):
+                scores[rows] = candidates(score, None, rows)[:, 1:].cpu().numpy()
+        scores[histories.lengths == 0] = np.nan
+        return scores
+
+
+def _trained(part: T | None) -> T:
+    if part is None:
+        raise RuntimeError("not trained yet: call SequentialRecommender.train() or load() first")
+    return part
