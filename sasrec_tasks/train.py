@@ -21,9 +21,11 @@ from sasrec_tasks.contents import HISTORY
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.progress import bar
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
-from sasrec_tasks.sasrec.fit import FitConfig, Progress, build, fit
+from sasrec_tasks.sasrec.fit import build, fit
+from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.sasrec.model import SASRecConfig
 from sasrec_tasks.sasrec.sequences import HeldOut, LeaveLastTwoOut
+from sasrec_tasks.sasrec.trainer import Progress
 from sasrec_tasks.sasrec.weights import save_model
 
 log = logging.getLogger(__name__)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from pandera.errors import SchemaErrors
@@ -66,7 +68,7 @@ class _Dataset:
 
     def _by_schema(self, schema: pandera.DataFrameSchema, file: Path) -> pd.DataFrame:
         types = {name: arrow_type(column) for name, column in schema.columns.items()}
-        table = self._table(types)
+        table = self._table(dict.fromkeys(types, pa.string()))  # so that all bad values are told, by column
         if missing := [name for name in types if name not in table.column_names]:
             raise ValueError(
                 f"{self.name}: no column {', '.join(missing)}, which {file} asks for: "
@@ -74,8 +76,11 @@ class _Dataset:
             )
         problems = []
         for name, kind in types.items():
+            column = table[name]
+            if column.type == pa.string() != kind:
+                column = pc.utf8_trim_whitespace(column)
             try:
-                column = table[name].cast(kind)
+                column = column.cast(kind)
             except pa.ArrowInvalid as error:
                 problems.append(f"{name} is not {kind}: {error}")
                 continue
@@ -102,12 +107,13 @@ class _Dataset:
                 return pq.read_table(path)
             # "NA" and "null" are ids as good as any; only an empty field is none
             options = pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
-            return pa_csv.read_csv(path, convert_options=options)
-        except pa.ArrowInvalid as error:
+            quoted = pa_csv.ParseOptions(newlines_in_values=True)
+            return pa_csv.read_csv(path, parse_options=quoted, convert_options=options)
+        except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{path}: {error}") from error
 
     def _is_csv(self) -> bool:
-        return ".csv" in Path(str(self.data_location)).suffixes
+        return re.search(r"\.csv(\.(gz|bz2|zst|lz4))?$", str(self.data_location), re.IGNORECASE) is not None
 
 
 class InteractionsDataset(_Dataset):

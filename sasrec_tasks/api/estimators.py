@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from rich import get_console
 
 from sasrec_tasks import progress
 from sasrec_tasks.bars import bars
-from sasrec_tasks.sasrec.fit import FitConfig, FitResult, Metric, Progress, build, fit
+from sasrec_tasks.sasrec.fit import FitResult, build, fit
+from sasrec_tasks.sasrec.fit_config import FitConfig, Metric
+from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
 from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64, Sequences
 from sasrec_tasks.sasrec.sizes import advised_max_len, advised_sizes
+from sasrec_tasks.sasrec.trainer import Progress
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ class SASRecEstimator:
     model: SASRec | None = field(default=None, init=False, repr=False, compare=False)
     result: FitResult | None = field(default=None, init=False, repr=False, compare=False)
 
-    loss = "bce"
+    loss: ClassVar[Loss] = "bce"
 
     def __post_init__(self) -> None:
         self._fit_config()
@@ -156,11 +159,14 @@ class SASRecClassifierEstimator(SASRecEstimator):
 
     def check_outcomes(self, outcomes: Float32) -> None:
         """Raise a ValueError unless all outcomes (n,) lie in [0, 1]."""
-        low, high = float(outcomes.min(initial=0)), float(outcomes.max(initial=0))
+        if not len(outcomes):
+            return
+        low, high = float(outcomes.min()), float(outcomes.max())
         if low < 0 or high > 1:
+            how = f" (OUTCOME / {high:g})" if low >= 0 else ""
             raise ValueError(
                 f"OUTCOME goes from {low:g} to {high:g}, but SASRecClassifierEstimator takes labels in "
-                f"[0, 1]: normalise it (OUTCOME / {high:g}), keep the positives and set it to 1.0, or use "
+                f"[0, 1]: normalise it{how}, keep the positives and set it to 1.0, or use "
                 "SASRecRegressorEstimator"
             )
 

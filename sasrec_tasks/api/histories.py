@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sasrec_tasks.api.vocabulary import Vocabulary, checked_ids
+from sasrec_tasks.api.vocabulary import Vocabulary, checked_ids, of_one_kind
 from sasrec_tasks.sasrec.sequences import HeldOut, Int64, Sequences
 
 KEY = ["USER_ID", "ITEM_ID", "TIMESTAMP"]
@@ -23,6 +23,7 @@ class Histories:
 
     users: npt.NDArray[Any]  # (users,) ids as they came
     sequences: Sequences  # users sequences; rows with the same TIMESTAMP keep their order
+    train: Sequences  # the same, each up to its first event that is held out
     held: npt.NDArray[np.bool_]  # (events,) whether the event is held out for validation
 
 
@@ -46,19 +47,19 @@ def histories_with_validation(
     alone comes last.
 
     Raises:
-        ValueError: as `histories`, or the tables differ in what their ids or times are.
+        ValueError: as `histories`, or times are moments in one table and numbers in the other.
     """
     moments = [pd.api.types.is_datetime64_any_dtype(table["TIMESTAMP"]) for table in (frame, validation)]
     frame, validation = checked(frame, name), checked(validation, validation_name)
+    if moments[0] != moments[1]:
+        raise ValueError(
+            f"TIMESTAMP is of one type in {name} and of another in {validation_name}: the same event could "
+            "not be found in both, and would be trained on: make the types the same"
+        )
     if "float64" in (frame["TIMESTAMP"].dtype, validation["TIMESTAMP"].dtype):
         frame, validation = (table.astype({"TIMESTAMP": "float64"}) for table in (frame, validation))
-    for column in KEY:
-        kinds = [table[column].dtype for table in (frame, validation)]
-        if kinds[0] != kinds[1] or (column == "TIMESTAMP" and moments[0] != moments[1]):
-            raise ValueError(
-                f"{column} is of one type in {name} and of another in {validation_name}: the same event "
-                "could not be found in both, and would be trained on: make the types the same"
-            )
+    for column in ("USER_ID", "ITEM_ID"):
+        frame[column], validation[column] = of_one_kind(frame[column], validation[column])
     events, wanted = (pd.MultiIndex.from_frame(table[KEY]) for table in (frame, validation))
     alone = validation[~wanted.isin(events)]
     held = np.concatenate([events.isin(wanted), np.ones(len(alone), dtype=bool)])
@@ -84,16 +85,6 @@ def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return pd.DataFrame(columns)
-
-
-def train_part(histories: Histories) -> Sequences:
-    """What comes before a user's first held-out event; everything, for a user without one."""
-    ends = histories.sequences.ends.copy()
-    held = np.flatnonzero(histories.held)
-    users = np.searchsorted(histories.sequences.ends, held, side="right")
-    np.minimum.at(ends, users, held)
-    every = histories.sequences
-    return Sequences(starts=every.starts, ends=ends, items=every.items, outcomes=every.outcomes)
 
 
 def validation_part(histories: Histories) -> HeldOut:
@@ -128,15 +119,21 @@ def _sorted(frame: pd.DataFrame, vocabulary: Vocabulary, name: str, held: npt.ND
             stacklevel=4,
         )
     order = np.lexsort((frame["TIMESTAMP"].to_numpy(), codes))  # stable: ties keep the table's order
-    order = order[items[order] > 0]
-    offsets: Int64 = np.concatenate([[0], np.cumsum(np.bincount(codes[order], minlength=len(users)))])
+    owner, place = codes[order], np.arange(len(order))
+    first_held = np.full(len(users), len(order))
+    np.minimum.at(first_held, owner[held[order]], place[held[order]])  # also where its item is not known
+    known = items[order] > 0
+    before = known & (place < first_held[owner])
+    order = order[known]
+    offsets: Int64 = np.concatenate([[0], np.cumsum(np.bincount(owner[known], minlength=len(users)))])
     outcomes = (
         frame["OUTCOME"].to_numpy(np.float32)
         if "OUTCOME" in frame.columns
         else np.ones(len(frame), np.float32)
     )
     sequences = Sequences.from_offsets(offsets, items[order].astype(np.int32), outcomes[order])
-    return Histories(users=np.asarray(users), sequences=sequences, held=held[order])
+    train = replace(sequences, ends=offsets[:-1] + np.bincount(owner[before], minlength=len(users)))
+    return Histories(users=np.asarray(users), sequences=sequences, train=train, held=held[order])
 
 
 def _times(values: pd.Series) -> pd.Series:
@@ -150,15 +147,17 @@ def _times(values: pd.Series) -> pd.Series:
         return pd.Series(values.dt.as_unit("ns").astype("int64"))
     if pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
         return values.astype("int64") if (values % 1 == 0).all() else values.astype("float64")
+    row = int(np.argmax(pd.to_numeric(values, errors="coerce").isna()))  # what makes a column of numbers text
     raise ValueError(
-        f"TIMESTAMP: values are {values.dtype}, for instance {values.iloc[0]!r}: give numbers or "
-        "moments, with pandas.to_datetime for instance"
+        f"TIMESTAMP: values are {values.dtype}, for instance {values.iloc[row]!r} in row {row}: give numbers "
+        "or moments, with pandas.to_datetime for instance"
     )
 
 
 def _outcomes(values: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
-    wrong = ~np.isfinite(numbers.to_numpy())
+    with np.errstate(over="ignore"):  # the model reads float32, where 1e300 is infinite
+        wrong = ~np.isfinite(numbers.to_numpy().astype(np.float32))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +18,10 @@ from sasrec_tasks.api.histories import (
     Histories,
     histories,
     histories_with_validation,
-    train_part,
     validation_part,
 )
 from sasrec_tasks.api.scorer import SequentialScorer
-from sasrec_tasks.api.vocabulary import Vocabulary
+from sasrec_tasks.api.vocabulary import Vocabulary, checked_ids, of_one_kind
 from sasrec_tasks.sasrec.ranking import blocks, candidates, sample_k
 from sasrec_tasks.sasrec.sequences import Float32, Int64
 
@@ -77,7 +77,11 @@ class SequentialRecommender:
         if valid_interactions_ds is not None:
             given = _interactions(valid_interactions_ds)
             validation, validation_name = _with_outcome(given), f"valid_interactions_ds ({given.name})"
-        items = self._vocabulary(frame, validation, items_ds)
+        if items_ds is not None:
+            items = _catalogue(items_ds)
+        else:
+            tables = [(frame, name), *([] if validation is None else [(validation, validation_name)])]
+            items = _items_of(tables)
         if validation is None:
             every = histories(frame, items, name)
             self.scorer.train(items, every.sequences, None)
@@ -89,7 +93,7 @@ class SequentialRecommender:
                 f"{validation_name}: no event in it has an earlier one of the same user in {name}: there "
                 "is nothing to validate on"
             )
-        self.scorer.train(items, every.sequences if train_on_all else train_part(every), held_out)
+        self.scorer.train(items, every.sequences if train_on_all else every.train, held_out)
 
     def recommend(
         self,
@@ -117,15 +121,17 @@ class SequentialRecommender:
         Returns:
             USER_ID, RANK (from 1), ITEM_ID, SCORE, ORIGIN, in order of user and rank. ORIGIN is
             "model", or "popular" for a user of whom the model knows no item. Or, `as_array`, item ids
-            (users, top_k), users in order of id, None where a user has fewer.
+            (users, top_k), users in order of id, None where a user has fewer; no more columns than
+            there are items.
 
         Raises:
             ValueError: a column or value that can't be used.
             RuntimeError: not trained yet.
         """
-        if top_k < 1 or sampling_temperature < 0:
+        if top_k < 1 or not 0 <= sampling_temperature < math.inf:
             raise ValueError(
-                f"top_k must be at least 1 and sampling_temperature at least 0, not {top_k} and {sampling_temperature}"
+                "top_k must be at least 1, and sampling_temperature at least 0 and finite, not "
+                f"{top_k} and {sampling_temperature}"
             )
         given = self._histories(interactions)
         k = top_k if replace and sampling_temperature else min(top_k, len(self.scorer.items))
@@ -222,17 +228,15 @@ class SequentialRecommender:
             )
             estimator.max_len = self.max_len
 
-    def _vocabulary(
-        self,
-        frame: pd.DataFrame,
-        validation: pd.DataFrame | None,
-        items_ds: ItemsDataset | pd.DataFrame | None,
-    ) -> Vocabulary:
-        if items_ds is not None:
-            dataset = items_ds if isinstance(items_ds, ItemsDataset) else ItemsDataset(items_ds)
-            return Vocabulary(dataset.fetch_data()["ITEM_ID"], f"{dataset.name}: ITEM_ID")
-        ids = [frame["ITEM_ID"], *([] if validation is None else [validation["ITEM_ID"]])]
-        return Vocabulary(pd.concat(ids, ignore_index=True))
+
+def _catalogue(given: ItemsDataset | pd.DataFrame) -> Vocabulary:
+    dataset = given if isinstance(given, ItemsDataset) else ItemsDataset(given)
+    return Vocabulary(dataset.fetch_data()["ITEM_ID"], f"{dataset.name}: ITEM_ID")
+
+
+def _items_of(tables: list[tuple[pd.DataFrame, str]]) -> Vocabulary:
+    ids = [checked_ids(frame["ITEM_ID"], f"{name}: ITEM_ID") for frame, name in tables]
+    return Vocabulary(pd.concat(of_one_kind(*ids), ignore_index=True))
 
 
 def _interactions(given: InteractionsDataset | pd.DataFrame) -> InteractionsDataset:

@@ -17,7 +17,7 @@ from sasrec_tasks.api.estimators import (
 )
 from sasrec_tasks.api.scorer import SequentialScorer
 from sasrec_tasks.api.vocabulary import Vocabulary
-from sasrec_tasks.sasrec.weights import REMEDY, WEIGHTS_FILE, load_model, save_model
+from sasrec_tasks.sasrec.weights import CONFIG_FILE, REMEDY, WEIGHTS_FILE, load_model, save_model
 
 FILE = "recommender.json"
 VERSION = 1
@@ -34,15 +34,17 @@ def write(folder: Path, scorer: SequentialScorer, max_len: int | str) -> None:
     content = {
         "version": VERSION,
         "estimator": type(estimator).__name__,
-        "settings": estimator.settings,
+        # where to compute is the machine's, not the model's
+        "settings": {name: value for name, value in estimator.settings.items() if name != "device"},
         "max_len": max_len,
         "items": items.ids.tolist(),
         "popularity": scorer.popularity[1:].tolist(),
     }
     (folder / FILE).unlink(missing_ok=True)
     save_model(estimator.model, folder)
-    content["weights_sha256"] = _digest(folder / WEIGHTS_FILE)
-    (folder / FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    content["sha256"] = _digests(folder)
+    text = json.dumps(content, indent=1, ensure_ascii=False, default=lambda number: number.item())
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> tuple[SequentialScorer, Any]:
@@ -69,18 +71,26 @@ def read(folder: Path) -> tuple[SequentialScorer, Any]:
         estimator = ESTIMATORS[content["estimator"]](**content["settings"])
         items = Vocabulary(pd.Index(content["items"]))
         popularity = np.array([0.0, *content["popularity"]], dtype=np.float32)
-        if content["weights_sha256"] != _digest(folder / WEIGHTS_FILE):
-            raise ValueError(f"{WEIGHTS_FILE} is not the file that was saved with it")
-        if not len(items) == len(content["items"]) == len(popularity) - 1 == model.config.num_items:
+        max_len = content["max_len"]
+        for name, digest in _digests(folder).items():
+            if content["sha256"][name] != digest:
+                raise ValueError(f"{name} is not the file that was saved with it")
+        if items.ids.tolist() != content["items"]:
+            raise ValueError("item ids are not distinct or not in order")
+        if not len(items) == len(popularity) - 1 == model.config.num_items:
             raise ValueError(f"{len(items)} item ids for a model of {model.config.num_items} items")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: does not fit ({error}): {REMEDY}") from error
     estimator.model = model.to(estimator.torch_device)
     scorer = SequentialScorer(estimator)
     scorer.restore(items, popularity)
-    return scorer, content["max_len"]
+    return scorer, max_len
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def _digests(folder: Path) -> dict[str, str]:
+    """By file; num_heads, for instance, could be changed without changing the shape of a weight."""
+    digests = {}
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        with (folder / name).open("rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests

@@ -48,6 +48,16 @@ class Vocabulary:
         return np.asarray(self.ids)[indices - 1]
 
 
+def of_one_kind(*columns: pd.Series) -> list[pd.Series]:
+    """Columns of ids, each as `checked_ids` gives it, as strings if one of them is of strings.
+
+    A CSV read without a schema has integers where all its ids are such, though the file that it was
+    cut out of had others, too.
+    """
+    integers = [pd.api.types.is_integer_dtype(ids.dtype) for ids in columns]
+    return [ids if all(integers) else ids.astype(str).astype(object) for ids in columns]
+
+
 def checked_ids(ids: pd.Series, column: str) -> pd.Series:
     """Ids as int64 or as str objects.
 
@@ -61,7 +71,10 @@ def checked_ids(ids: pd.Series, column: str) -> pd.Series:
         )
     if isinstance(ids.dtype, pd.CategoricalDtype):
         ids = ids.astype(ids.cat.categories.dtype)
+    ids = ids.infer_objects()
     if pd.api.types.is_integer_dtype(ids.dtype):
+        if (highest := ids.max()) > np.iinfo(np.int64).max:
+            raise ValueError(f"{column}: {highest} is not below 2^63: give such ids as strings")
         return ids.astype("int64")
     kinds = {type(value) for value in ids.unique()}
     if kinds <= {str}:

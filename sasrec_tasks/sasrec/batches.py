@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from sasrec_tasks.sasrec.sequences import PADDING, Int64, Sequences
+
+Windows = Literal["last", "all"]
 
 BUCKET_BATCHES = 32
 """Batches whose rows are sorted by length together: enough to leave little padding, few enough
@@ -25,7 +28,7 @@ class Batch:
     slots: Tensor  # (P,) int64, the real slots, indices into inputs.flatten()
     targets: Tensor  # (P,) int64, the item that follows
     labels: Tensor  # (P,) float32
-    negatives: Tensor  # (P, K) int64, never the target, never padding
+    negatives: Tensor  # int64, never padding: (P, K), never the target, or (K,) for all positions
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
@@ -39,34 +42,40 @@ class Batch:
 class Batches:
     """All training batches of an epoch, drawn anew each epoch from ``(random_state, epoch)`` alone.
 
-    Each user's last ``max_len + 1`` training events make one row: its first ``max_len`` events
-    are inputs, and the target of each is the event after it. Users with fewer than two training
-    events have no row.
+    A row is ``max_len + 1`` consecutive training events of a user, or all there are: its first
+    ``max_len`` events are inputs, and the target of each is the event after it. Users with fewer than
+    two training events have no row.
     """
 
     sequences: Sequences
     num_items: int
     max_len: int
+    windows: Windows  # "last": one row per user, of the last events; "all": every event is a target once
     batch_size: int  # rows
-    num_negatives: int
+    batch_slots: int | None  # if set, batches of at most so many slots (rows × longest) instead
+    num_negatives: int  # 0: none are drawn
+    shared_negatives: bool  # the same for all positions of a batch
     implicit: bool  # every label is 1, whatever the outcome
     random_state: int
 
     def __post_init__(self) -> None:
-        if self.num_items < 2:
+        if self.num_items < 2 and self.num_negatives:
             raise ValueError(f"negatives need a catalogue of at least 2 items, not {self.num_items}")
 
     @property
     def positions(self) -> int:
         """Targets per epoch."""
-        return int(np.clip(self.sequences.lengths - 1, 0, self.max_len).sum())
+        targets = np.maximum(self.sequences.lengths - 1, 0)
+        return int((targets if self.windows == "all" else np.minimum(targets, self.max_len)).sum())
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, in random order."""
         random = np.random.default_rng([self.random_state, epoch])
-        inputs = self.sequences.last(self.max_len + 1).without_last(1)
+        cut = windows if self.windows == "all" else Sequences.last
+        inputs = cut(self.sequences, self.max_len + 1).without_last(1)
         trainable = np.flatnonzero(inputs.lengths > 0)
-        for rows in bucketed(inputs.lengths[trainable], self.batch_size, random):
+        lengths = inputs.lengths[trainable]
+        for rows in bucketed(lengths, self.batch_size, random, slots=self.batch_slots):
             yield self._batch(inputs.select(trainable[rows]), random)
 
     def _batch(self, inputs: Sequences, random: np.random.Generator) -> Batch:
@@ -75,7 +84,9 @@ class Batches:
         matrix[rows, columns] = inputs.items[positions]
         targets = inputs.items[positions + 1].astype(np.int64)
         labels = np.ones(len(targets), np.float32) if self.implicit else inputs.outcomes[positions + 1]
-        negatives = sample_negatives(targets, self.num_negatives, self.num_items, random)
+        negatives = draw_negatives(
+            targets, self.num_negatives, self.num_items, random, shared=self.shared_negatives
+        )
         return Batch(
             inputs=torch.from_numpy(matrix),
             slots=torch.from_numpy(rows * matrix.shape[1] + columns),
@@ -85,7 +96,28 @@ class Batches:
         )
 
 
-def bucketed(lengths: Int64, batch_size: int, random: np.random.Generator) -> Iterator[Int64]:
+def windows(sequences: Sequences, events: int) -> Sequences:
+    """Cut each sequence, from its end, into windows of at most ``events`` events.
+
+    Two windows that meet share one event, the last input of the one and the first of the other, so
+    that each event but a sequence's first follows another in exactly one window.
+    """
+    lengths, step = sequences.lengths, events - 1
+    counts = np.maximum(-(-(lengths - 1) // step), 1)
+    owner = np.repeat(np.arange(len(sequences)), counts)
+    nth = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)  # from the end
+    ends = sequences.ends[owner] - nth * step
+    return Sequences(
+        starts=np.maximum(ends - events, sequences.starts[owner]),
+        ends=ends,
+        items=sequences.items,
+        outcomes=sequences.outcomes,
+    )
+
+
+def bucketed(
+    lengths: Int64, batch_size: int, random: np.random.Generator, *, slots: int | None = None
+) -> Iterator[Int64]:
     """Row numbers of each batch: random groups of rows, cut by length, the batches in random order.
 
     Every row comes once. Only rows of the same random group of ``BUCKET_BATCHES`` batches are
@@ -93,19 +125,42 @@ def bucketed(lengths: Int64, batch_size: int, random: np.random.Generator) -> It
     random.
     """
     order = random.permutation(len(lengths))
+    if slots is not None and len(lengths):
+        batch_size = max(slots // int(lengths.mean()), 1)
     group = batch_size * BUCKET_BATCHES
     batches: list[npt.NDArray[np.int64]] = []
     for start in range(0, len(order), group):
         members = order[start : start + group]
         members = members[np.argsort(lengths[members], kind="stable")]
-        batches += [members[i : i + batch_size] for i in range(0, len(members), batch_size)]
+        if slots is None:
+            batches += [members[i : i + batch_size] for i in range(0, len(members), batch_size)]
+        else:
+            batches += by_slots(members, lengths, slots)
     for batch in random.permutation(len(batches)):
         yield batches[batch]
 
 
-def sample_negatives(
-    targets: Int64, num_negatives: int, num_items: int, random: np.random.Generator
+def by_slots(order: Int64, lengths: Int64, slots: int) -> Iterator[Int64]:
+    """Cut rows of rising length into blocks of at most ``slots`` slots (rows × longest), or one row."""
+    start = 0
+    while start < len(order):
+        stop = min(start + max(slots // int(lengths[order[start]]), 1), len(order))
+        while stop > start + 1 and (stop - start) * int(lengths[order[stop - 1]]) > slots:
+            stop = start + max(slots // int(lengths[order[stop - 1]]), 1)
+        yield order[start:stop]
+        start = stop
+
+
+def draw_negatives(
+    targets: Int64, num_negatives: int, num_items: int, random: np.random.Generator, *, shared: bool
 ) -> npt.NDArray[np.int64]:
-    """Uniform over all items but the target: (P, num_negatives) int64 for targets (P,)."""
+    """Random items to train against.
+
+    Returns:
+        (P, num_negatives), for each of the targets (P,) uniform over all other items. Or, shared by all
+        targets, (num_negatives,) distinct items, uniform over all: a target may be among them.
+    """
+    if shared:
+        return 1 + random.choice(num_items, size=min(num_negatives, num_items), replace=False)
     drawn = random.integers(1, num_items, size=(len(targets), num_negatives))  # 1…num_items - 1
     return drawn + (drawn >= targets[:, None])

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 Weights = dict[str, Tensor]
 
+PARTS = ("weights", "best", "optimizer", "average")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
@@ -36,6 +38,7 @@ class TrainingState:
     weights: Weights
     best: Weights  # weights of the best epoch so far
     optimizer: Weights  # "<parameter number>.<name of moment>"
+    average: Weights  # of the weights so far, and how many; empty if none is kept
     history: tuple[Epoch, ...]
 
 
@@ -51,7 +54,7 @@ class Checkpoint:
         """Replace the file: a reader sees the old state or the new one, whole."""
         tensors = {
             f"{part}/{name}": tensor.contiguous()
-            for part in ("weights", "best", "optimizer")
+            for part in PARTS
             for name, tensor in getattr(state, part).items()
         }
         metadata = {
@@ -76,7 +79,7 @@ class Checkpoint:
                 if metadata.get("fingerprint") != self.fingerprint:
                     log.warning("%s is of other settings or data, training starts anew", self.path)
                     return None
-                parts: dict[str, Weights] = {"weights": {}, "best": {}, "optimizer": {}}
+                parts: dict[str, Weights] = {part: {} for part in PARTS}
                 for key in file.keys():  # noqa: SIM118
                     part, name = key.split("/", 1)
                     parts[part][name] = file.get_tensor(key)

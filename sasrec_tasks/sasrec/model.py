@@ -28,7 +28,9 @@ class SASRecConfig:
     num_blocks: int = 2
     num_heads: int = 1
     dropout_rate: float = 0.2  # on embeddings, attention weights and feed-forward
+    attention_dropout: bool = True  # without it, attention weights are never held: twice as fast on CPU
     max_len: int = 50  # how many of the most recent items are read
+    temperature: float | None = None  # scores are cosines divided by it; None: dot products
 
     def __post_init__(self) -> None:
         for name in ("num_items", "hidden_units", "num_blocks", "num_heads", "max_len"):
@@ -40,8 +42,10 @@ class SASRecConfig:
             )
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f"dropout_rate must be in [0, 1), not {self.dropout_rate}")
+        if self.temperature is not None and not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, not {self.temperature}")
 
-    def as_dict(self) -> dict[str, int | float]:
+    def as_dict(self) -> dict[str, int | float | bool | None]:
         """The sizes by name, as JSON can hold them."""
         return asdict(self)
 
@@ -77,7 +81,7 @@ class Attention(nn.Module):
         self.num_heads = config.num_heads
         self.qkv = nn.Linear(config.hidden_units, 3 * config.hidden_units)
         self.out = nn.Linear(config.hidden_units, config.hidden_units)
-        self.dropout = Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate if config.attention_dropout else 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, T, D); a slot sees itself and the slots before it."""
@@ -124,8 +128,8 @@ class Block(nn.Module):
 class SASRec(nn.Module):
     """The model: item indices in, one representation per slot out.
 
-    The score of item ``i`` after slot ``t`` is ``representations[t] @ item_embedding.weight[i]``
-    (paper, eq. 6, with the shared embedding of section III-D).
+    The score of item ``i`` after slot ``t`` is ``representations[t] @ item_vectors()[i]`` (paper, eq. 6,
+    with the shared embedding of section III-D).
     """
 
     def __init__(self, config: SASRecConfig) -> None:
@@ -157,7 +161,22 @@ class SASRec(nn.Module):
         for block in self.blocks:
             x = block(x)
         out: Tensor = self.norm(x)
+        if self.config.temperature is not None:
+            out = F.normalize(out, dim=-1) / self.config.temperature
         return out
+
+    def item_vectors(self, items: Tensor | None = None) -> Tensor:
+        """What representations are multiplied with to score items.
+
+        Args:
+            items: (...) int64; None for all, padding included.
+
+        Returns:
+            (..., hidden_units), or (num_items + 1, hidden_units): embeddings, of length 1 if there is
+            a temperature.
+        """
+        vectors = self.item_embedding.weight if items is None else self.item_embedding(items)
+        return vectors if self.config.temperature is None else F.normalize(vectors, dim=-1)
 
     def is_finite(self) -> bool:
         """Whether all weights are numbers.

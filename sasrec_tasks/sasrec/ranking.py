@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sasrec_tasks.sasrec.batches import by_slots
 from sasrec_tasks.sasrec.metrics import MISS, Ranks
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.sequences import PADDING, Float32, HeldOut, Int64, Sequences
@@ -17,7 +18,7 @@ BLOCK_USERS = 256
 """Users scored at once: large enough for a matrix product at full speed, small enough that
 256 × items scores stay in (or near) the cache."""
 
-ENCODE_TOKENS = 16_384
+ENCODE_SLOTS = 16_384
 """Slots (rows × longest row) encoded at once."""
 
 Scorer = Callable[[Int64], Tensor]
@@ -42,7 +43,7 @@ def encode(model: SASRec, histories: Sequences) -> Tensor:
     users = torch.zeros(len(histories), model.config.hidden_units, device=device)
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
-    for rows in _by_tokens(order, lengths):
+    for rows in by_slots(order, lengths, ENCODE_SLOTS):
         items = torch.from_numpy(histories.select(rows).padded()).to(device)
         last = torch.from_numpy(lengths[rows] - 1).to(device)
         encoded = model(items)[torch.arange(len(rows), device=device), last]
@@ -50,22 +51,10 @@ def encode(model: SASRec, histories: Sequences) -> Tensor:
     return users
 
 
-def _by_tokens(order: Int64, lengths: Int64) -> Iterator[Int64]:
-    """Cut rows of rising length into blocks of at most ENCODE_TOKENS slots."""
-    start = 0
-    while start < len(order):
-        widest = ENCODE_TOKENS // int(lengths[order[start]])
-        stop = min(start + max(widest, 1), len(order))
-        while stop > start + 1 and (stop - start) * int(lengths[order[stop - 1]]) > ENCODE_TOKENS:
-            stop = start + max(ENCODE_TOKENS // int(lengths[order[stop - 1]]), 1)
-        yield order[start:stop]
-        start = stop
-
-
 def model_scorer(model: SASRec, histories: Sequences) -> Scorer:
     """Scores by a model that has read ``histories``; −inf where a history is empty."""
     users = encode(model, histories)
-    items = model.item_embedding.weight.detach()
+    items = model.item_vectors().detach()
     if not (model.is_finite() and torch.isfinite(users).all()):
         raise FloatingPointError("the model's weights are not finite: training has diverged")
     silent = torch.from_numpy(histories.lengths == 0).to(users.device)
@@ -257,7 +246,7 @@ def sample_k(
     drawn = []
     for _ in range(draws):
         uniform = torch.rand(scores.shape, generator=generator).clamp_(min=1e-20).to(scores.device)
-        noisy = scores / temperature - (-uniform.log()).log()
+        noisy = scores - temperature * (-uniform.log()).log()  # times temperature, lest a low one overflow
         drawn.append(noisy.topk(1 if replace else k, dim=1).indices)
     items = torch.cat(drawn, 1)
     return scores.gather(1, items), items

@@ -19,5 +19,5 @@ def advised_sizes(num_items: int) -> tuple[int, int, int]:
 
 def advised_max_len(lengths: Int64) -> int:
     """The length that nine histories out of ten keep within, but from 20 to 200."""
-    wanted = int(np.quantile(lengths, COVERED, method="higher")) if len(lengths) else SHORTEST
+    wanted = int(np.quantile(lengths, COVERED, method="inverted_cdf")) if len(lengths) else SHORTEST
     return min(max(wanted, SHORTEST), LONGEST)

@@ -16,6 +16,8 @@ from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "model.json"
 
+WHOLE_NUMBERS = ("num_items", "hidden_units", "num_blocks", "num_heads", "max_len")
+
 REMEDY = "restore the folder from a copy, or train and save the model again"
 
 
@@ -68,7 +70,7 @@ def _read_config(path: Path) -> SASRecConfig:
     sizes = content.get("config") if isinstance(content, dict) else None
     if not isinstance(sizes, dict):
         raise ValueError(f'{path} has no object "config": {REMEDY}')
-    if wrong := [name for name, size in sizes.items() if name != "dropout_rate" and type(size) is not int]:
+    if wrong := [name for name in WHOLE_NUMBERS if type(sizes.get(name, 1)) is not int]:
         raise ValueError(f"{path} has values that are not whole numbers ({', '.join(wrong)}): {REMEDY}")
     try:
         return SASRecConfig(**sizes)

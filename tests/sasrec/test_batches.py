@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sasrec_tasks.sasrec.batches import Batch, Batches, bucketed, sample_negatives
+from sasrec_tasks.sasrec.batches import Batch, Batches, bucketed, by_slots, draw_negatives, windows
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut, Sequences
 
 Make = Callable[..., Sequences]
@@ -28,7 +28,10 @@ def batches(sequences: Sequences, **changes: Any) -> Batches:
     settings: dict[str, Any] = {
         "num_items": max(2, len(sequences.items)),
         "max_len": 5,
+        "windows": "last",
         "batch_size": 4,
+        "batch_slots": None,
+        "shared_negatives": False,
         "num_negatives": 3,
         "implicit": True,
         "random_state": 1,
@@ -98,11 +101,58 @@ def test_negatives_are_items_other_than_the_positive(
 
 @pytest.mark.parametrize("target", [1, 4, 7])
 def test_negatives_are_uniform_over_the_other_items(target: int) -> None:
-    drawn = sample_negatives(np.full(1000, target), 60, 7, np.random.default_rng(0))
+    drawn = draw_negatives(np.full(1000, target), 60, 7, np.random.default_rng(0), shared=False)
     counts = np.bincount(drawn.ravel(), minlength=8)
     assert counts[[0, target]].tolist() == [0, 0]
     others = np.delete(counts, [0, target])
     assert others == pytest.approx(np.full(6, 10_000), abs=500)
+
+
+def test_shared_negatives_are_distinct_and_uniform_over_all_items() -> None:
+    random = np.random.default_rng(0)
+    drawn = [draw_negatives(np.array([1]), 3, 7, random, shared=True) for _ in range(10_000)]
+    assert all(len(set(each.tolist())) == 3 for each in drawn)
+    counts = np.bincount(np.concatenate(drawn), minlength=8)
+    assert counts[0] == 0
+    assert counts[1:] == pytest.approx(np.full(7, 30_000 / 7), rel=0.05)
+    assert sorted(draw_negatives(np.array([1]), 30, 7, random, shared=True)) == [1, 2, 3, 4, 5, 6, 7]
+
+
+@given(lengths=lengths_of_users, max_len=st.integers(1, 8), slots=st.none() | st.integers(1, 30))
+@settings(deadline=None)
+def test_with_all_windows_every_event_but_the_first_is_a_target_once(
+    sequences: Make, lengths: list[int], max_len: int, slots: int | None
+) -> None:
+    rows = distinct_items(lengths)
+    drawn = batches(sequences(rows), max_len=max_len, windows="all", batch_slots=slots)
+    targets = [target for batch in drawn.epoch(1) for target in batch.targets.tolist()]
+    assert sorted(targets) == sorted(item for row in rows for item in row[1:])
+    assert drawn.positions == len(targets)
+
+
+@given(lengths=lengths_of_users, events=st.integers(2, 9))
+def test_windows_cut_from_the_end_and_share_one_event(
+    sequences: Make, lengths: list[int], events: int
+) -> None:
+    every = sequences(distinct_items(lengths))
+    cut = windows(every, events)
+    assert (cut.lengths <= events).all()
+    for user in range(len(every)):
+        own = (cut.starts >= every.starts[user]) & (cut.ends <= every.ends[user]) & (cut.lengths > 0)
+        starts, ends = cut.starts[own], cut.ends[own]
+        if every.lengths[user]:
+            assert ends[0] == every.ends[user]
+            assert starts[-1] == every.starts[user]
+            assert (starts[:-1] == ends[1:] - 1).all()
+            assert (cut.lengths[own][:-1] == events).all()
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=60), slots=st.integers(1, 100))
+def test_batches_by_slots_hold_no_more_than_asked_or_one_row(lengths: list[int], slots: int) -> None:
+    array = np.array(lengths)
+    blocks = list(by_slots(np.argsort(array, kind="stable"), array, slots))
+    assert all(len(rows) == 1 or len(rows) * array[rows].max() <= slots for rows in blocks)
+    assert np.sort(np.concatenate(blocks)).tolist() == list(range(len(array)))
 
 
 def test_negatives_need_a_second_item(sequences: Make) -> None:

@@ -24,7 +24,8 @@ from sasrec_tasks.sasrec.checkpoint import (
     optimizer_moments,
     restore_moments,
 )
-from sasrec_tasks.sasrec.fit import FitConfig, build, fit
+from sasrec_tasks.sasrec.fit import build, fit
+from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut
 
@@ -37,6 +38,7 @@ def state(number: int, size: int = 5) -> TrainingState:
         weights=weights,
         best={name: tensor + 0.5 for name, tensor in weights.items()},
         optimizer={"0.step": torch.tensor(3.0), "0.exp_avg": torch.arange(4.0)},
+        average={"n_averaged": torch.tensor(3), "module.a.b": torch.arange(3.0)},
         history=(
             Epoch(
                 epoch=1, loss=0.1 + 0.2, metric=None, seconds=1.5, finished_at="2025-01-01T00:00:00.000+00:00"
@@ -58,6 +60,7 @@ def same_state(a: TrainingState | None, b: TrainingState) -> bool:
         and a.history == b.history
         and same(a.weights, b.weights)
         and same(a.best, b.best)
+        and same(a.average, b.average)
         and same(a.optimizer, b.optimizer)
     )
 
@@ -177,7 +180,7 @@ checkpoint, number = Checkpoint(Path(sys.argv[1]), "f"), 0
 while True:
     number += 1
     weights = {str(part): torch.full((50_000,), float(number)) for part in range(4)}
-    checkpoint.save(TrainingState(weights=weights, best={}, optimizer={}, history=()))
+    checkpoint.save(TrainingState(weights=weights, best={}, optimizer={}, average={}, history=()))
     print(number, flush=True)
 """
 
@@ -208,7 +211,8 @@ KILL_IN_EPOCH_3 = """
 import os, signal, sys, numpy, torch
 from pathlib import Path
 from sasrec_tasks.sasrec.checkpoint import Checkpoint
-from sasrec_tasks.sasrec.fit import FitConfig, build, fit
+from sasrec_tasks.sasrec.fit import build, fit
+from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.sasrec.model import SASRecConfig
 from sasrec_tasks.sasrec.sequences import Sequences
 torch.set_num_threads(1)
@@ -249,7 +253,9 @@ def test_saving_takes_the_state_as_it_is_now(tmp_path: Path, random_model: Calla
     model = random_model()
     checkpoint = Checkpoint(tmp_path / "state", "f")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    checkpoint.save(TrainingState(weights=model.state_dict(), best=before, optimizer={}, history=()))
+    checkpoint.save(
+        TrainingState(weights=model.state_dict(), best=before, optimizer={}, average={}, history=())
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1)

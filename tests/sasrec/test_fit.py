@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,24 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sasrec_tasks.sasrec import fit as fit_module
+from sasrec_tasks.sasrec import trainer as trainer_module
 from sasrec_tasks.sasrec.batches import Batch, Batches
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch, Weights
-from sasrec_tasks.sasrec.fit import (
-    FitConfig,
-    FitResult,
-    Metric,
-    Progress,
-    batch_loss,
-    best_epoch,
-    build,
-    fit,
-    validate,
-    why_stop,
-)
+from sasrec_tasks.sasrec.fit import FitResult, best_epoch, build, fit, validate, why_stop
+from sasrec_tasks.sasrec.fit_config import FitConfig, Metric
+from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.metrics import per_user
 from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
 from sasrec_tasks.sasrec.ranking import model_scorer, rank_all
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut, Sequences
+from sasrec_tasks.sasrec.trainer import Progress, batch_loss
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
@@ -100,22 +93,32 @@ def test_the_loss_falls(random_split: LeaveLastTwoOut) -> None:
     assert result.history[-1].loss < result.history[0].loss - 0.01
 
 
-@pytest.mark.parametrize("loss", ["bce", "mse"])
-def test_the_history_has_the_mean_loss_of_all_positions(random_split: LeaveLastTwoOut, loss: str) -> None:
-    config = FitConfig(epochs=1, batch_size=8, learning_rate=0.0, loss=loss, random_state=3)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("loss", get_args(Loss))
+def test_the_history_has_the_mean_loss_of_all_positions(
+    random_split: LeaveLastTwoOut, loss: Loss, shared: bool
+) -> None:
+    config = FitConfig(
+        epochs=1, batch_size=8, learning_rate=1e-30, loss=loss, shared_negatives=shared, random_state=3
+    )
     model = build(replace(SIZES, dropout_rate=0.0), 1)
     result = fit(model, random_split.train, config)
     drawn = Batches(
         sequences=random_split.train,
         num_items=30,
         max_len=10,
+        windows="last",
         batch_size=8,
-        num_negatives=1,
+        batch_slots=None,
+        num_negatives=config.drawn_negatives,
+        shared_negatives=shared,
         implicit=True,
         random_state=3,
     )
     with torch.no_grad():
-        total = sum(batch_loss(model, batch, loss) * len(batch.targets) for batch in drawn.epoch(1))
+        total = sum(
+            batch_loss(model, batch, config.objective) * len(batch.targets) for batch in drawn.epoch(1)
+        )
     expected = float(total) / drawn.positions
     assert result.history[0].loss == pytest.approx(expected, rel=1e-5)
 
@@ -133,7 +136,7 @@ def test_padded_slots_add_nothing_to_the_loss(random_model: Callable[..., SASRec
         batch = Batch(
             inputs=inputs, slots=slots, targets=targets, labels=torch.ones(len(targets)), negatives=negatives
         )
-        return batch_loss(model, batch, "bce").item()
+        return float(batch_loss(model, batch, CONFIG.objective).detach())
 
     negatives = torch.from_numpy(random.integers(1, 31, size=(15, 2)))
     apart = [loss_of([row], part) for row, part in zip(rows, torch.split(negatives, [1, 4, 10]), strict=True)]
@@ -421,7 +424,8 @@ def test_a_state_of_another_training_or_damaged_is_not_resumed(
 def ten_seconds_a_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[Progress], None]:
     """An on_step after which the clock stands ten seconds later."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(fit_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    for module in (fit_module, trainer_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
 
     def on_step(progress: Progress) -> None:
         clock.now += 10

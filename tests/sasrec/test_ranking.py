@@ -235,7 +235,7 @@ def test_encode_reads_no_more_slots_at_once_than_allowed(
     expected = encode(model, random_split.whole)
     shapes: list[tuple[int, int]] = []
     model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
-    monkeypatch.setattr(ranking, "ENCODE_TOKENS", tokens)
+    monkeypatch.setattr(ranking, "ENCODE_SLOTS", tokens)
     torch.testing.assert_close(encode(model, random_split.whole), expected, atol=1e-5, rtol=0)
     assert all(rows == 1 or rows * width <= tokens for rows, width in shapes)
     assert sum(rows for rows, _ in shapes) == (random_split.whole.lengths > 0).sum()

@@ -1,0 +1,49 @@
+"""From representations to a loss: which items are scored, and by which loss."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sasrec_tasks.sasrec import losses
+from sasrec_tasks.sasrec.losses import Loss
+from sasrec_tasks.sasrec.model import SASRec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What training makes small."""
+
+    loss: Loss
+    gbce_t: float  # calibration of gbce: 0 none, 1 full
+
+    def __call__(
+        self, model: SASRec, hidden: Tensor, targets: Tensor, negatives: Tensor, labels: Tensor
+    ) -> Tensor:
+        """The mean loss over positions, a scalar.
+
+        Args:
+            hidden: (P, D) representations.
+            targets: (P,) items that followed.
+            negatives: (P, K) items for each position, or (K,) for all of them.
+            labels: (P,) float32.
+        """
+        if self.loss == "softmax":
+            return losses.softmax(hidden, model.item_vectors(), targets, labels)
+        positive = (hidden * model.item_vectors(targets)).sum(-1)  # (P,)
+        if negatives.dim() == 1:
+            negative = hidden @ model.item_vectors(negatives).T  # (P, K)
+            negative = negative.masked_fill(negatives == targets[:, None], -torch.inf)
+        else:
+            negative = (model.item_vectors(negatives) @ hidden.unsqueeze(-1)).squeeze(-1)  # (P, K)
+        num_items = model.config.num_items
+        if self.loss == "gbce":
+            return losses.gbce(positive, negative, labels, num_items=num_items, t=self.gbce_t)
+        if self.loss == "sampled_softmax":
+            others = num_items if negatives.dim() == 1 else num_items - 1
+            log_q = math.log(negatives.shape[-1] / others)
+            return losses.sampled_softmax(positive, negative, labels, log_q=log_q)
+        return (losses.mse if self.loss == "mse" else losses.bce)(positive, negative, labels)

@@ -1,0 +1,162 @@
+"""One epoch: batches, the learning rate, the optimiser, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from sasrec_tasks.sasrec.batches import Batch, Batches
+from sasrec_tasks.sasrec.checkpoint import (
+    Epoch,
+    TrainingState,
+    Weights,
+    optimizer_moments,
+    restore_moments,
+)
+from sasrec_tasks.sasrec.fit_config import FitConfig
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.objective import Objective
+from sasrec_tasks.sasrec.sequences import Sequences
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where an epoch stands, in positions (targets)."""
+
+    epoch: int
+    epochs: int
+    done: int
+    total: int
+
+
+class Trainer:
+    """A model in training; what is validated and kept of it is `used`.
+
+    Raises:
+        ValueError: no user has two training events.
+    """
+
+    def __init__(self, model: SASRec, train: Sequences, config: FitConfig) -> None:
+        self.model, self.config = model, config
+        self.batches = Batches(
+            sequences=train,
+            num_items=model.config.num_items,
+            max_len=model.config.max_len,
+            windows=config.windows,
+            batch_size=config.batch_size,
+            batch_slots=config.batch_slots,
+            num_negatives=config.drawn_negatives,
+            shared_negatives=config.shared_negatives,
+            implicit=config.implicit,
+            random_state=config.random_state,
+        )
+        if self.batches.positions == 0:
+            raise ValueError("nothing to train on: no user has two training events")
+        # The fused kernel updates all parameters in one pass; weight_decay is an L2 term, as in Adam.
+        self.optimizer = torch.optim.Adam(
+            model.parameters(),
+            lr=config.learning_rate,
+            betas=(0.9, config.adam_beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        decay = config.average_decay
+        self.average = None if decay is None else AveragedModel(model, multi_avg_fn=_moving_average(decay))
+
+    @property
+    def used(self) -> SASRec:
+        """The moving average of the weights, or the weights themselves if none is kept."""
+        if self.average is None:
+            return self.model
+        averaged = self.average.module
+        assert isinstance(averaged, SASRec)
+        return averaged
+
+    def epoch(self, number: int, deadline: float, on_step: Callable[[Progress], None]) -> tuple[float, bool]:
+        """One pass over the batches: the mean loss, and whether it got through before the deadline."""
+        device = self.model.item_embedding.weight.device
+        objective = self.config.objective
+        self.model.train()
+        total = torch.zeros((), device=device)
+        done, every = 0, self.batches.positions
+        with torch.random.fork_rng():
+            torch.manual_seed(
+                int(np.random.SeedSequence([self.config.random_state, number]).generate_state(1)[0])
+            )
+            for batch in self.batches.epoch(number):
+                batch = batch.to(device)
+                positions = len(batch.targets)
+                self._set_learning_rate(number - 1 + (done + positions / 2) / every, deadline)
+                loss = batch_loss(self.model, batch, objective)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                self.optimizer.step()
+                if self.average is not None:
+                    self.average.update_parameters(self.model)
+                total += loss.detach() * positions  # no .item(): a GPU need not be waited for
+                done += positions
+                on_step(Progress(epoch=number, epochs=self.config.epochs, done=done, total=every))
+                if time.monotonic() >= deadline and done < every:
+                    return float(total) / done, False
+        return float(total) / done, True
+
+    def state(self, best: Weights, history: tuple[Epoch, ...]) -> TrainingState:
+        """All that the next epoch needs."""
+        return TrainingState(
+            weights=self.model.state_dict(),
+            best=best,
+            optimizer=optimizer_moments(self.optimizer),
+            average={} if self.average is None else self.average.state_dict(),
+            history=history,
+        )
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on where another training left off."""
+        self.model.load_state_dict(state.weights)
+        restore_moments(self.optimizer, state.optimizer)
+        if self.average is not None:
+            self.average.load_state_dict(state.average)
+
+    def _set_learning_rate(self, epochs: float, deadline: float) -> None:
+        """By how far training is: in epochs or, if that is further, in its time budget."""
+        config = self.config
+        factor = min(epochs / config.warmup_epochs, 1.0) if config.warmup_epochs else 1.0
+        if config.learning_rate_schedule == "cosine":
+            share = max(epochs - config.warmup_epochs, 0) / max(config.epochs - config.warmup_epochs, 1e-9)
+            if config.max_minutes is not None:
+                share = max(share, 1 - (deadline - time.monotonic()) / (60 * config.max_minutes))
+            factor *= 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * factor
+
+
+def batch_loss(model: SASRec, batch: Batch, objective: Objective) -> Tensor:
+    """The loss of a batch, a scalar; only real slots count."""
+    hidden = model(batch.inputs).flatten(0, 1).index_select(0, batch.slots)  # (P, D)
+    return objective(model, hidden, batch.targets, batch.negatives, batch.labels)
+
+
+def copy_of(model: SASRec) -> Weights:
+    """The weights as they are now."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def _moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Exponential, of fewer steps while there are few (as in TensorFlow's ExponentialMovingAverage)."""
+
+    @torch.no_grad()
+    def update(averaged: Tensors, current: Tensors, steps: Tensor | int) -> None:
+        done = int(steps)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + done) / (10 + done)))
+
+    return update

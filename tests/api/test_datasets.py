@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sasrec_tasks.api import InteractionsDataset, ItemsDataset
+from sasrec_tasks.schema import interactions_schema_file
+
+Write = Callable[[pd.DataFrame, str], Path]
+Table = Callable[[list[Any]], pd.DataFrame]
+
+ODD = ["NA", "null", "007", "nan", "None", "1e3", " x ", "a,b", 'say "hi"', "two\nlines", "\U0001f3ac", "ß", "-"]
+FILES = ["t.csv", "t.csv.gz", "t.parquet"]
+
+
+@pytest.mark.parametrize("schema", [None, interactions_schema_file()])
+@pytest.mark.parametrize("name", FILES)
+def test_odd_ids_come_back_as_they_went_in(write: Write, table: Table, name: str, schema: Path | None) -> None:
+    rows = [(id_, id_, 0.5, time) for time, id_ in enumerate(ODD)]
+    frame = InteractionsDataset(write(table(rows), name), client_schema_path=schema).fetch_data()
+    assert list(frame[["USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP"]].itertuples(index=False)) == rows
+
+
+@given(ids=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1), min_size=1))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_any_text_is_an_id_in_a_csv(write: Write, ids: list[str]) -> None:
+    file = write(pd.DataFrame({"ITEM_ID": [*ids, "not a number"]}), "items.csv")
+    assert ItemsDataset(file).fetch_data()["ITEM_ID"].tolist() == [*ids, "not a number"]
+
+
+@pytest.mark.parametrize(("ids", "read"), [
+    (["7", "12", "-3"], [7, 12, -3]),
+    (["7", "007"], ["7", "007"]),
+    (["7", "x"], ["7", "x"]),
+    (["7", "7.0"], ["7", "7.0"]),
+    (["9223372036854775808"], ["9223372036854775808"]),
+])  # fmt: skip
+def test_ids_of_a_csv_are_integers_only_where_nothing_is_lost(write: Write, ids: list[str], read: list[Any]) -> None:
+    assert ItemsDataset(write(pd.DataFrame({"ITEM_ID": ids}), "t.csv")).fetch_data()["ITEM_ID"].tolist() == read
+
+
+def test_ids_of_a_parquet_file_keep_its_types(write: Write) -> None:
+    frame = pd.DataFrame({"USER_ID": ["1", "2"], "ITEM_ID": [7, 8], "TIMESTAMP": [0, 1]})
+    read = InteractionsDataset(write(frame, "t.parquet")).fetch_data()
+    assert read["USER_ID"].tolist() == ["1", "2"]
+    assert read["ITEM_ID"].tolist() == [7, 8]
+
+
+def test_a_folder_of_parquet_files_is_one_table(write: Write, table: Table, tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    for part in range(3):
+        write(table([("u", f"i{part}", 1.0, part)]), f"parts/{part}.parquet")
+    assert InteractionsDataset(tmp_path / "parts").fetch_data()["ITEM_ID"].tolist() == ["i0", "i1", "i2"]
+
+
+def test_a_schema_turns_ids_into_strings_and_leaves_out_other_columns(write: Write, table: Table) -> None:
+    rows = [(1, 2, 1, 3)]
+    for source in (write(table(rows), "t.csv"), write(table(rows), "t.parquet"), table(rows)):
+        if isinstance(source, pd.DataFrame):
+            source["more"] = "x"
+        frame = InteractionsDataset(source, client_schema_path=interactions_schema_file()).fetch_data()
+        assert frame.to_dict("list") == {"USER_ID": ["1"], "ITEM_ID": ["2"], "OUTCOME": [1.0], "TIMESTAMP": [3]}
+
+
+@pytest.mark.parametrize("column", ["USER_ID", "ITEM_ID", "TIMESTAMP"])
+@pytest.mark.parametrize("name", [*FILES, None])
+def test_a_missing_column_is_named_with_the_file_and_the_schema(
+    write: Write, circle: pd.DataFrame, column: str, name: str | None
+) -> None:
+    without = circle.drop(columns=column)
+    source = without if name is None else write(without, name)
+    with pytest.raises(ValueError, match=rf"no column {column}\b") as raised:
+        InteractionsDataset(source).fetch_data()
+    assert (name or "the DataFrame") in str(raised.value)
+    assert interactions_schema_file().name in str(raised.value)
+
+
+@pytest.mark.parametrize("column", ["USER_ID", "OUTCOME"])
+def test_a_column_that_the_given_schema_asks_for_is_named_with_it(
+    write: Write, circle: pd.DataFrame, column: str
+) -> None:
+    file = write(circle.drop(columns=column), "t.csv")
+    with pytest.raises(ValueError, match=rf"t\.csv: no column {column}\b.*{interactions_schema_file().name}"):
+        InteractionsDataset(file, client_schema_path=interactions_schema_file()).fetch_data()
+
+
+def test_items_need_an_id(write: Write) -> None:
+    with pytest.raises(ValueError, match=r"items\.csv: no column ITEM_ID\b.*it has MOVIE"):
+        ItemsDataset(write(pd.DataFrame({"MOVIE": ["a"]}), "items.csv")).fetch_data()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("OUTCOME", "good"), ("OUTCOME", "inf"), ("TIMESTAMP", "yesterday"), ("TIMESTAMP", "-5"), ("TIMESTAMP", "1.5")],
+)  # fmt: skip
+def test_a_value_that_breaks_the_schema_is_told_with_file_and_column(
+    write: Write, circle: pd.DataFrame, column: str, value: str
+) -> None:
+    bad = circle.astype({column: str})
+    bad.loc[3, column] = value
+    with pytest.raises(ValueError, match=rf"{column}.*{value}") as raised:
+        InteractionsDataset(write(bad, "t.csv"), client_schema_path=interactions_schema_file()).fetch_data()
+    assert "t.csv" in str(raised.value)
+
+
+def test_bad_values_of_several_columns_are_told_at_once(write: Write, circle: pd.DataFrame) -> None:
+    bad = circle.astype({"OUTCOME": str, "TIMESTAMP": str})
+    bad.loc[3, "OUTCOME"], bad.loc[5, "TIMESTAMP"], bad.loc[7, "USER_ID"] = "good", "now", None
+    with pytest.raises(ValueError, match=r"(?s)USER_ID.*OUTCOME.*good.*TIMESTAMP.*now"):
+        InteractionsDataset(write(bad, "t.csv"), client_schema_path=interactions_schema_file()).fetch_data()
+
+
+def test_blanks_around_numbers_are_no_obstacle_to_a_schema(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("USER_ID,ITEM_ID,OUTCOME,TIMESTAMP\n u,i , 0.5 , 3 \n")
+    frame = InteractionsDataset(file, client_schema_path=interactions_schema_file()).fetch_data()
+    assert frame.to_dict("list") == {"USER_ID": [" u"], "ITEM_ID": ["i "], "OUTCOME": [0.5], "TIMESTAMP": [3]}
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"/no/such\.csv: no such file: check data_location"):
+        ItemsDataset("/no/such.csv").fetch_data()
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("t.csv", b"USER_ID,ITEM_ID,TIMESTAMP\na,b\n"),
+    ("t.csv", b""),
+    ("t.parquet", b"USER_ID,ITEM_ID,TIMESTAMP\na,b,1\n"),
+    ("t.csv", b"USER_ID,ITEM_ID,TIMESTAMP\n\xff\xfe,b,1\n"),
+    ("t.csv.gz", b"no gzip"),
+])  # fmt: skip
+def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}: "):
+        InteractionsDataset(tmp_path / name).fetch_data()
+
+
+def test_a_csv_is_known_by_its_name_in_any_case(tmp_path: Path) -> None:
+    (tmp_path / "ITEMS.CSV").write_text("ITEM_ID\nx\n")
+    (tmp_path / "items.csv.GZ").write_bytes(gzip.compress(b"ITEM_ID\nx\n"))
+    pd.DataFrame({"ITEM_ID": ["x"]}).to_parquet(tmp_path / "items.csv.parquet")
+    for name in ("ITEMS.CSV", "items.csv.parquet"):
+        assert ItemsDataset(tmp_path / name).fetch_data()["ITEM_ID"].tolist() == ["x"]

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sasrec_tasks.api import (
+    SASRecClassifierEstimator,
+    SASRecRegressorEstimator,
+    SequentialRecommender,
+    SequentialScorer,
+)
+
+Train = Callable[..., SequentialRecommender]
+Table = Callable[[list[Any]], pd.DataFrame]
+BOTH = [SASRecClassifierEstimator, SASRecRegressorEstimator]
+
+DOCUMENTED = {
+    "hidden_units": 50,
+    "num_blocks": 2,
+    "num_heads": 1,
+    "dropout_rate": 0.2,
+    "num_negatives": 1,
+    "max_len": 50,
+    "learning_rate": 0.001,
+    "epochs": 200,
+    "batch_size": 128,
+    "weight_decay": 0.0,
+    "early_stopping_patience": None,
+    "restore_best_weights": True,
+    "random_state": 42,
+}
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_arguments_and_defaults_are_those_of_scikit_rec_and_go_by_name(kind: Any) -> None:
+    parameters = inspect.signature(kind).parameters
+    assert {name: parameters[name].default for name in DOCUMENTED} == DOCUMENTED
+    assert "verbose" in parameters
+    assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert kind().settings.items() >= DOCUMENTED.items()
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"num_negatives": 0}, "num_negatives must be .*at least 1, not 0"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 1.5}, "batch_size"),
+        ({"early_stopping_patience": 0}, "early_stopping_patience"),
+        ({"early_stopping_metric": "luck"}, r"early_stopping_metric must be one of .*'luck'"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0"),
+        ({"max_minutes": 0.0}, "max_minutes"),
+        ({"hidden_units": 50, "num_heads": 3}, r"hidden_units \(50\) must be divisible by num_heads \(3\)"),
+        ({"max_len": 0}, "max_len must be at least 1"),
+        ({"num_blocks": 0}, "num_blocks must be at least 1"),
+        ({"dropout_rate": 1.0}, r"dropout_rate must be in \[0, 1\)"),
+    ],
+)
+def test_a_setting_out_of_bounds_is_refused_before_training(kind: Any, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        kind(**settings)
+
+
+@pytest.mark.parametrize(("outcomes", "said"), [
+    ([1.0, 5.0], r"from 1 to 5.*OUTCOME / 5.*SASRecRegressorEstimator"),
+    ([0.0, 1.01], r"from 0 to 1\.01"),
+    ([-1.0, 0.5], r"from -1 to 0\.5.*normalise it,"),
+    ([-2.0, -1.0], r"from -2 to -1.*normalise it,"),
+])  # fmt: skip
+def test_the_classifier_refuses_outcomes_that_are_no_labels_with_advice(
+    train: Train, table: Table, outcomes: list[float], said: str
+) -> None:
+    rows = [("u", f"i{time}", outcome, time) for time, outcome in enumerate(outcomes)]
+    with pytest.raises(ValueError, match=said):
+        train(table(rows))
+    train(table(rows), regressor=True)
+
+
+def test_the_classifier_takes_labels_up_to_both_bounds(train: Train, table: Table) -> None:
+    train(table([("u", "a", 0.0, 0), ("u", "b", 1.0, 1), ("u", "c", 0.0, 2)]))
+
+
+def test_a_soft_label_is_what_the_classifier_predicts(train: Train, table: Table) -> None:
+    """With two items, the negative of `liked` is `so-so`; the odds of both are those of the labels."""
+    rows = [(f"u{u}", item, label, time) for u in range(12) for time, (item, label) in enumerate(
+        [("first", 1.0), ("liked" if u % 2 else "so-so", 0.9 if u % 2 else 0.3)]
+    )]  # fmt: skip
+    recommender = train(table(rows), epochs=300, num_negatives=1)
+    scores = recommender.score_items(table([("v", "first", 1.0, 0)])).loc["v"]
+    assert scores["liked"] > scores["so-so"]
+    assert scores["first"] < min(scores["liked"], scores["so-so"])
+
+
+def test_the_regressor_predicts_the_rating(train: Train, table: Table) -> None:
+    rows = [row for u in range(8) for row in [
+        (f"u{u}", "start", 3.0, 0), (f"u{u}", "good" if u % 2 else "bad", 5.0 if u % 2 else 2.0, 1),
+    ]]  # fmt: skip
+    catalogue = pd.DataFrame({"ITEM_ID": ["start", "good", "bad", *map(str, range(200))]})
+    recommender = train(table(rows), regressor=True, items=catalogue, epochs=300)
+    scores = recommender.score_items(table([("v", "start", 3.0, 0)])).loc["v"]
+    assert scores["good"] == pytest.approx(5, abs=0.5)
+    assert scores["bad"] == pytest.approx(2, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("num_items", "sizes"), [(40, (50, 2, 1)), (10_000, (100, 2, 1)), (100_001, (128, 3, 2))]
+)
+def test_auto_sizes_follow_the_catalogue(
+    tiny: Callable[..., SASRecClassifierEstimator], num_items: int, sizes: tuple[int, int, int]
+) -> None:
+    config = tiny(hidden_units="auto", num_blocks="auto", num_heads="auto")._model_config(num_items, None)
+    assert (config.hidden_units, config.num_blocks, config.num_heads) == sizes
+
+
+@pytest.mark.parametrize(("length", "max_len"), [(6, 20), (35, 35), (300, 200)])
+def test_auto_max_len_follows_the_histories(train: Train, table: Table, length: int, max_len: int) -> None:
+    rows = [("u", f"i{time % 7}", 1.0, time) for time in range(length)]
+    model = train(table(rows), max_len="auto", epochs=1).scorer.estimator.model
+    assert model is not None
+    assert model.config.max_len == max_len
+
+
+def test_only_what_is_auto_is_chosen(train: Train, circle: pd.DataFrame) -> None:
+    model = train(circle, hidden_units=6, num_blocks="auto", max_len=3, epochs=1).scorer.estimator.model
+    assert model is not None
+    assert (model.config.hidden_units, model.config.num_blocks, model.config.max_len) == (6, 2, 3)
+
+
+def test_what_was_chosen_is_logged(train: Train, circle: pd.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        train(circle, hidden_units="auto", max_len="auto", epochs=1)
+    assert "num_items=12" in caplog.text
+    assert "hidden_units=50" in caplog.text
+    assert "max_len=20" in caplog.text
+
+
+def test_verbose_0_is_silent(
+    train: Train, circle: pd.DataFrame, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(action="error"):
+        recommender = train(circle, validation=circle.iloc[4::6], early_stopping_patience=1, verbose=0)
+        recommender.recommend(circle, top_k=3)
+    assert capfd.readouterr() == ("", "")
+    assert [record for record in caplog.records if record.name.startswith("sasrec_tasks")] == []
+
+
+def test_verbose_1_shows_how_far_it_is(
+    train: Train, circle: pd.DataFrame, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(circle, verbose=1)
+    assert "positions/s" in capfd.readouterr().out
+
+
+def test_training_follows_random_state(train: Train, circle: pd.DataFrame) -> None:
+    def weights(random_state: int) -> torch.Tensor:
+        model = train(circle, random_state=random_state).scorer.estimator.model
+        assert model is not None
+        return model.item_embedding.weight
+
+    assert torch.equal(weights(3), weights(3))
+    assert not torch.equal(weights(3), weights(4))
+
+
+def test_training_again_starts_anew(circle: pd.DataFrame, tiny: Callable[..., SASRecClassifierEstimator]) -> None:
+    recommender = SequentialRecommender(SequentialScorer(tiny()))
+    recommender.train(interactions_ds=circle)
+    first = recommender.score_items(circle)
+    recommender.train(interactions_ds=circle)
+    pd.testing.assert_frame_equal(recommender.score_items(circle), first)
+
+
+def test_early_stopping_stops_and_restores_the_best_weights(train: Train, circle: pd.DataFrame) -> None:
+    """Validated on the way back, training on the way forth soon makes it worse."""
+    back = circle.groupby("USER_ID").head(1).assign(TIMESTAMP=200)
+    settings: dict[str, Any] = {"epochs": 60, "learning_rate": 0.03, "validation": back}
+    stopped = train(circle, early_stopping_patience=3, **settings)
+    result = stopped.scorer.estimator.result
+    assert result is not None
+    assert result.stopped == "patience"
+    assert len(result.history) == result.best_epoch + 3 < 60
+    best = train(circle, **{**settings, "epochs": result.best_epoch})
+    pd.testing.assert_frame_equal(stopped.score_items(circle), best.score_items(circle))
+    last = train(circle, early_stopping_patience=3, restore_best_weights=False, **settings)
+    assert not np.allclose(last.score_items(circle), best.score_items(circle))
