@@ -149,8 +149,8 @@ def _times(values: pd.Series) -> pd.Series:
         return values.astype("int64") if (values % 1 == 0).all() else values.astype("float64")
     row = int(np.argmax(pd.to_numeric(values, errors="coerce").isna()))  # what makes a column of numbers text
     raise ValueError(
-        f"TIMESTAMP: values are {values.dtype}, for instance {values.iloc[row]!r} in row {row}: give numbers "
-        "or moments, with pandas.to_datetime for instance"
+        f"TIMESTAMP: values are {values.dtype}, for instance {_told(values, row)} in row {row}: give "
+        "numbers or moments, with pandas.to_datetime for instance"
     )
 
 
@@ -162,6 +162,10 @@ def _outcomes(values: pd.Series) -> pd.Series:
         row = int(np.argmax(wrong))
         raise ValueError(
             f"OUTCOME: {int(wrong.sum()):,} of {len(values):,} values are no finite numbers, the first in "
-            f"row {row} ({values.iloc[row]!r}): drop these rows or give them one"
+            f"row {row} ({_told(values, row)}): drop these rows or give them one"
         )
     return numbers
+
+
+def _told(values: pd.Series, row: int) -> str:
+    return repr(values.iloc[row : row + 1].tolist()[0])  # as Python's own type

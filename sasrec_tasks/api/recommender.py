@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +94,31 @@ class SequentialRecommender:
                 "is nothing to validate on"
             )
         self.scorer.train(items, every.sequences if train_on_all else every.train, held_out)
+
+    @overload
+    def recommend(
+        self,
+        interactions: InteractionsDataset | pd.DataFrame,
+        top_k: int = ...,
+        sampling_temperature: float = ...,
+        replace: bool = ...,
+        exclude_seen: bool = ...,
+        random_state: int | None = ...,
+        as_array: Literal[False] = ...,
+    ) -> pd.DataFrame: ...
+
+    @overload
+    def recommend(
+        self,
+        interactions: InteractionsDataset | pd.DataFrame,
+        top_k: int = ...,
+        sampling_temperature: float = ...,
+        replace: bool = ...,
+        exclude_seen: bool = ...,
+        random_state: int | None = ...,
+        *,
+        as_array: Literal[True],
+    ) -> npt.NDArray[Any]: ...
 
     def recommend(
         self,
@@ -214,7 +239,8 @@ class SequentialRecommender:
 
     def _histories(self, interactions: InteractionsDataset | pd.DataFrame) -> Histories:
         dataset = _interactions(interactions)
-        return histories(dataset.fetch_data(), self.scorer.items, dataset.name)
+        frame = dataset.fetch_data()[list(dataset.required)]  # outcomes are not read, so may be anything
+        return histories(frame, self.scorer.items, dataset.name)
 
     def _agree_on_max_len(self) -> None:
         estimator = self.scorer.estimator
