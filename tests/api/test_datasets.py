@@ -16,19 +16,39 @@ from sasrec_tasks.schema import interactions_schema_file
 Write = Callable[[pd.DataFrame, str], Path]
 Table = Callable[[list[Any]], pd.DataFrame]
 
-ODD = ["NA", "null", "007", "nan", "None", "1e3", " x ", "a,b", 'say "hi"', "two\nlines", "\U0001f3ac", "ß", "-"]
+ODD = [
+    "NA",
+    "null",
+    "007",
+    "nan",
+    "None",
+    "1e3",
+    " x ",
+    "a,b",
+    'say "hi"',
+    "two\nlines",
+    "\U0001f3ac",
+    "ß",
+    "-",
+]
 FILES = ["t.csv", "t.csv.gz", "t.parquet"]
 
 
 @pytest.mark.parametrize("schema", [None, interactions_schema_file()])
 @pytest.mark.parametrize("name", FILES)
-def test_odd_ids_come_back_as_they_went_in(write: Write, table: Table, name: str, schema: Path | None) -> None:
+def test_odd_ids_come_back_as_they_went_in(
+    write: Write, table: Table, name: str, schema: Path | None
+) -> None:
     rows = [(id_, id_, 0.5, time) for time, id_ in enumerate(ODD)]
     frame = InteractionsDataset(write(table(rows), name), client_schema_path=schema).fetch_data()
     assert list(frame[["USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP"]].itertuples(index=False)) == rows
 
 
-@given(ids=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1), min_size=1))
+@given(
+    ids=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1), min_size=1
+    )
+)
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_any_text_is_an_id_in_a_csv(write: Write, ids: list[str]) -> None:
     file = write(pd.DataFrame({"ITEM_ID": [*ids, "not a number"]}), "items.csv")
@@ -42,8 +62,12 @@ def test_any_text_is_an_id_in_a_csv(write: Write, ids: list[str]) -> None:
     (["7", "7.0"], ["7", "7.0"]),
     (["9223372036854775808"], ["9223372036854775808"]),
 ])  # fmt: skip
-def test_ids_of_a_csv_are_integers_only_where_nothing_is_lost(write: Write, ids: list[str], read: list[Any]) -> None:
-    assert ItemsDataset(write(pd.DataFrame({"ITEM_ID": ids}), "t.csv")).fetch_data()["ITEM_ID"].tolist() == read
+def test_ids_of_a_csv_are_integers_only_where_nothing_is_lost(
+    write: Write, ids: list[str], read: list[Any]
+) -> None:
+    assert (
+        ItemsDataset(write(pd.DataFrame({"ITEM_ID": ids}), "t.csv")).fetch_data()["ITEM_ID"].tolist() == read
+    )
 
 
 def test_ids_of_a_parquet_file_keep_its_types(write: Write) -> None:
@@ -66,7 +90,12 @@ def test_a_schema_turns_ids_into_strings_and_leaves_out_other_columns(write: Wri
         if isinstance(source, pd.DataFrame):
             source["more"] = "x"
         frame = InteractionsDataset(source, client_schema_path=interactions_schema_file()).fetch_data()
-        assert frame.to_dict("list") == {"USER_ID": ["1"], "ITEM_ID": ["2"], "OUTCOME": [1.0], "TIMESTAMP": [3]}
+        assert frame.to_dict("list") == {
+            "USER_ID": ["1"],
+            "ITEM_ID": ["2"],
+            "OUTCOME": [1.0],
+            "TIMESTAMP": [3],
+        }
 
 
 @pytest.mark.parametrize("column", ["USER_ID", "ITEM_ID", "TIMESTAMP"])

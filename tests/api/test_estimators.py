@@ -57,16 +57,18 @@ def test_arguments_and_defaults_are_those_of_scikit_rec_and_go_by_name(kind: Any
         ({"batch_size": 1.5}, "batch_size"),
         ({"early_stopping_patience": 0}, "early_stopping_patience"),
         ({"early_stopping_metric": "luck"}, r"early_stopping_metric must be one of .*'luck'"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
-        ({"weight_decay": -1.0}, "weight_decay must be at least 0"),
-        ({"max_minutes": 0.0}, "max_minutes"),
+        ({"learning_rate": -0.1}, "learning_rate must be .*, not -0.1"),
+        ({"weight_decay": -1.0}, "weight_decay must be .*, not -1.0"),
+        ({"max_minutes": -1.0}, "max_minutes must be .*, not -1.0"),
         ({"hidden_units": 50, "num_heads": 3}, r"hidden_units \(50\) must be divisible by num_heads \(3\)"),
         ({"max_len": 0}, "max_len must be at least 1"),
         ({"num_blocks": 0}, "num_blocks must be at least 1"),
         ({"dropout_rate": 1.0}, r"dropout_rate must be in \[0, 1\)"),
     ],
 )
-def test_a_setting_out_of_bounds_is_refused_before_training(kind: Any, settings: dict[str, Any], said: str) -> None:
+def test_a_setting_out_of_bounds_is_refused_before_training(
+    kind: Any, settings: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ValueError, match=said):
         kind(**settings)
 
@@ -95,7 +97,7 @@ def test_a_soft_label_is_what_the_classifier_predicts(train: Train, table: Table
     rows = [(f"u{u}", item, label, time) for u in range(12) for time, (item, label) in enumerate(
         [("first", 1.0), ("liked" if u % 2 else "so-so", 0.9 if u % 2 else 0.3)]
     )]  # fmt: skip
-    recommender = train(table(rows), epochs=300, num_negatives=1)
+    recommender = train(table(rows), epochs=150, learning_rate=0.03)
     scores = recommender.score_items(table([("v", "first", 1.0, 0)])).loc["v"]
     assert scores["liked"] > scores["so-so"]
     assert scores["first"] < min(scores["liked"], scores["so-so"])
@@ -106,7 +108,7 @@ def test_the_regressor_predicts_the_rating(train: Train, table: Table) -> None:
         (f"u{u}", "start", 3.0, 0), (f"u{u}", "good" if u % 2 else "bad", 5.0 if u % 2 else 2.0, 1),
     ]]  # fmt: skip
     catalogue = pd.DataFrame({"ITEM_ID": ["start", "good", "bad", *map(str, range(200))]})
-    recommender = train(table(rows), regressor=True, items=catalogue, epochs=300)
+    recommender = train(table(rows), regressor=True, items=catalogue, epochs=120, learning_rate=0.03)
     scores = recommender.score_items(table([("v", "start", 3.0, 0)])).loc["v"]
     assert scores["good"] == pytest.approx(5, abs=0.5)
     assert scores["bad"] == pytest.approx(2, abs=0.5)
@@ -136,7 +138,9 @@ def test_only_what_is_auto_is_chosen(train: Train, circle: pd.DataFrame) -> None
     assert (model.config.hidden_units, model.config.num_blocks, model.config.max_len) == (6, 2, 3)
 
 
-def test_what_was_chosen_is_logged(train: Train, circle: pd.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_chosen_is_logged(
+    train: Train, circle: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         train(circle, hidden_units="auto", max_len="auto", epochs=1)
     assert "num_items=12" in caplog.text
@@ -158,7 +162,7 @@ def test_verbose_1_shows_how_far_it_is(
     train: Train, circle: pd.DataFrame, capfd: pytest.CaptureFixture[str]
 ) -> None:
     train(circle, verbose=1)
-    assert "positions/s" in capfd.readouterr().out
+    assert "epoch 2 of at most 2" in capfd.readouterr().out
 
 
 def test_training_follows_random_state(train: Train, circle: pd.DataFrame) -> None:
@@ -171,7 +175,9 @@ def test_training_follows_random_state(train: Train, circle: pd.DataFrame) -> No
     assert not torch.equal(weights(3), weights(4))
 
 
-def test_training_again_starts_anew(circle: pd.DataFrame, tiny: Callable[..., SASRecClassifierEstimator]) -> None:
+def test_training_again_starts_anew(
+    circle: pd.DataFrame, tiny: Callable[..., SASRecClassifierEstimator]
+) -> None:
     recommender = SequentialRecommender(SequentialScorer(tiny()))
     recommender.train(interactions_ds=circle)
     first = recommender.score_items(circle)

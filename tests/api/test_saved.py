@@ -30,8 +30,10 @@ def folder(good: Path, tmp_path: Path) -> Path:
 
 
 def change(file: Path, edit: Callable[[Any], Any]) -> None:
+    """Edit the content of a JSON file in place."""
     content = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps(edit(content) or content), encoding="utf-8")
+    edit(content)
+    file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_what_is_loaded_recommends_the_same(
@@ -44,12 +46,14 @@ def test_what_is_loaded_recommends_the_same(
     assert set(got["ORIGIN"]) == {"model", "popular"}
     pd.testing.assert_frame_equal(got, want)
     pd.testing.assert_frame_equal(loaded.score_items(circle), learned.score_items(circle))
-    drawn = [each.recommend(circle, top_k=3, sampling_temperature=1.0) for each in (loaded, learned)]
-    pd.testing.assert_frame_equal(*drawn)
+    drawn, again = (each.recommend(circle, top_k=3, sampling_temperature=1.0) for each in (loaded, learned))
+    pd.testing.assert_frame_equal(drawn, again)
 
 
 def test_settings_come_back(train: Train, circle: pd.DataFrame, tmp_path: Path) -> None:
-    saved = train(circle, regressor=True, max_len="auto", random_state=np.int64(7), learning_rate=np.float32(0.5))
+    saved = train(
+        circle, regressor=True, max_len="auto", random_state=np.int64(7), learning_rate=np.float32(0.5)
+    )
     saved.save(tmp_path)
     loaded = SequentialRecommender.load(tmp_path)
     assert type(loaded.scorer.estimator) is type(saved.scorer.estimator)
@@ -108,7 +112,7 @@ def refused(folder: Path) -> str:
     return said
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, True])
+@pytest.mark.parametrize("version", [0, 2, "1", None])
 def test_an_unknown_version_is_refused(folder: Path, version: Any) -> None:
     change(folder / FILE, lambda content: content.update(version=version))
     assert f"is of version {version!r}, this program reads version 1" in refused(folder)
@@ -146,14 +150,10 @@ def test_sizes_that_were_changed_are_refused(folder: Path, sizes: dict[str, int]
     assert CONFIG_FILE in refused(folder)
 
 
-def reverse(content: Any) -> None:
-    content["items"].reverse()
-
-
 @pytest.mark.parametrize(
     "edit",
     [
-        reverse,
+        lambda content: content["items"].reverse(),
         lambda content: content["items"].pop(),
         lambda content: content["popularity"].pop(),
         lambda content: content["items"].append(content["items"][0]),
@@ -167,10 +167,10 @@ def reverse(content: Any) -> None:
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(folder: Path, edit: Callable[[Any], None]) -> None:
-    change(folder / FILE, lambda content: edit(content) and None)
+    change(folder / FILE, edit)
     assert f"{FILE}: does not fit" in refused(folder)
 
 
 def test_a_file_that_holds_another_kind_of_json_is_refused(folder: Path) -> None:
-    change(folder / FILE, lambda content: [content])
+    (folder / FILE).write_text("[1]")
     assert "is of version None" in refused(folder)

@@ -39,7 +39,8 @@ def test_an_integer_and_its_text_are_the_same_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "dtype", ["object", "string", "category", "str", pd.ArrowDtype(pa.string()), pd.ArrowDtype(pa.large_string())]
+    "dtype",
+    ["object", "string", "category", "str", pd.ArrowDtype(pa.string()), pd.ArrowDtype(pa.large_string())],
 )
 def test_strings_of_every_kind_are_strings(dtype: Any) -> None:
     ids = checked_ids(pd.Series(["b", "a", "b"], dtype=dtype), "ITEM_ID")
@@ -48,7 +49,9 @@ def test_strings_of_every_kind_are_strings(dtype: Any) -> None:
     assert ids.tolist() == ["b", "a", "b"]
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint64", "Int64", "category", "object", pd.ArrowDtype(pa.int32())])
+@pytest.mark.parametrize(
+    "dtype", ["int8", "uint64", "Int64", "category", "object", pd.ArrowDtype(pa.int32())]
+)
 def test_integers_of_every_kind_are_int64(dtype: Any) -> None:
     ids = checked_ids(pd.Series([2, 1, 2]).astype(dtype), "ITEM_ID")
     assert ids.dtype == np.int64
