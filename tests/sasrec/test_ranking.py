@@ -16,11 +16,13 @@ from sasrec_tasks.sasrec.metrics import MISS, Ranks, per_user
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.ranking import (
     Scorer,
+    candidates,
     constant_scorer,
     encode,
     model_scorer,
     rank_all,
     rank_sampled,
+    sample_k,
     sample_unseen,
     top_k,
 )
@@ -278,3 +280,80 @@ def test_memory_mapped_sequences_rank_the_same(
             assert pairs(on_disk) == pairs(in_memory)
         drawn = sample_unseen(got.seen, 30, 5, random_state=0)
     assert np.array_equal(drawn, sample_unseen(want.seen, 30, 5, random_state=0))
+
+
+SCORES = torch.tensor([[-torch.inf, 2.0, 0.0, 1.0, -torch.inf, -1.0]])
+
+
+def draw(
+    k: int, *, users: int = 1, temperature: float = 1.0, replace: bool = False, seed: int = 0
+) -> torch.Tensor:
+    """Indices (users, k) of items drawn by SCORES."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = SCORES.repeat(users, 1)
+    drawn, items = sample_k(scores, k, temperature=temperature, replace=replace, generator=generator)
+    assert torch.equal(drawn, scores.gather(1, items))
+    return items
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_items_are_drawn_as_often_as_the_softmax_of_their_scores_says(
+    temperature: float, replace: bool
+) -> None:
+    items = draw(1, users=20_000, temperature=temperature, replace=replace)
+    shares = torch.bincount(items.flatten(), minlength=6) / 20_000
+    torch.testing.assert_close(shares, (SCORES[0] / temperature).softmax(0), atol=0.015, rtol=0)
+
+
+def test_the_second_item_is_drawn_by_softmax_over_what_is_left() -> None:
+    items = draw(2, users=40_000)
+    second = items[items[:, 0] == 1][:, 1]
+    left = SCORES[0].index_fill(0, torch.tensor([1]), -torch.inf).softmax(0)
+    shares = torch.bincount(second, minlength=6) / len(second)
+    torch.testing.assert_close(shares, left, atol=0.015, rtol=0)
+
+
+def test_with_replacement_each_draw_is_independent_of_the_others() -> None:
+    items = draw(2, users=40_000, replace=True)
+    second = items[items[:, 0] == 1][:, 1]
+    shares = torch.bincount(second, minlength=6) / len(second)
+    torch.testing.assert_close(shares, SCORES[0].softmax(0), atol=0.015, rtol=0)
+
+
+def test_without_replacement_items_are_distinct_and_what_cannot_be_drawn_comes_last() -> None:
+    items = draw(6, users=500)
+    assert all(sorted(row) == [0, 1, 2, 3, 4, 5] for row in items.tolist())
+    assert all(set(row[4:]) == {0, 4} for row in items.tolist())
+
+
+def test_with_replacement_more_items_can_be_drawn_than_there_are() -> None:
+    items = draw(40, users=50, replace=True)
+    assert items.shape == (50, 40)
+    assert set(items.flatten().tolist()) == {1, 2, 3, 5}
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-30, 5e-324])
+def test_a_temperature_near_0_draws_the_ranking(temperature: float) -> None:
+    assert draw(4, users=50, temperature=temperature).tolist() == [[1, 3, 2, 5]] * 50
+    assert draw(3, users=50, temperature=temperature, replace=True).tolist() == [[1, 1, 1]] * 50
+
+
+def test_a_high_temperature_draws_any_item_alike() -> None:
+    shares = torch.bincount(draw(1, users=20_000, temperature=1e6).flatten(), minlength=6) / 20_000
+    torch.testing.assert_close(shares, torch.tensor([0, 1, 1, 1, 0, 1]) / 4, atol=0.015, rtol=0)
+
+
+def test_draws_follow_the_generator() -> None:
+    assert torch.equal(draw(3, users=50, seed=1), draw(3, users=50, seed=1))
+    assert not torch.equal(draw(3, users=50, seed=1), draw(3, users=50, seed=2))
+
+
+def test_candidates_are_all_but_padding_and_what_was_seen(sequences: Make) -> None:
+    score = constant_scorer(np.array([9, 1, 3, 2], dtype=np.float32))
+    every = candidates(score, None, np.arange(2))
+    assert every.tolist() == [[-np.inf, 1, 3, 2]] * 2
+    assert candidates(score, sequences([[2], []]), np.arange(2)).tolist() == [
+        [-np.inf, 1, -np.inf, 2],
+        [-np.inf, 1, 3, 2],
+    ]
