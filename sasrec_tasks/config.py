@@ -103,28 +103,64 @@ class Train(Group):
     )
     """On embeddings, attention weights and feed-forward."""
 
+    attention_dropout: bool = Field(
+        default=True, title="Dropout on attention", json_schema_extra={"section": "model"}
+    )
+    """Dropout on attention weights, too; without it, training on a CPU is about twice as fast."""
+
     max_len: int = Field(
         default=50, ge=1, le=10_000, title="History length", json_schema_extra={"section": "model"}
     )
     """How many of a user's most recent items the model reads."""
 
-    loss: Literal["bce", "mse"] = Field(default="bce", title="Loss")
-    """Binary cross-entropy, or squared error."""
+    temperature: float | None = Field(
+        default=None, gt=0, le=100, title="Temperature", json_schema_extra={"section": "model"}
+    )
+    """Scores are cosines divided by it; None takes dot products, as the paper."""
+
+    loss: Literal["bce", "gbce", "mse", "sampled_softmax", "softmax"] = Field(default="bce", title="Loss")
+    """Binary cross-entropy (bce, gbce), cross-entropy over sampled or all items, or squared error (mse)."""
 
     outcome: Literal["implicit", "soft", "rating"] = Field(default="implicit", title="Meaning of OUTCOME")
     """implicit: every event is a positive; soft: a label in [0, 1]; rating: a number to predict (with mse)."""
 
     num_negatives: int = Field(default=1, ge=1, le=10_000, title="Negatives")
-    """Random items a positive is trained against."""
+    """Random items a positive is trained against; softmax needs none."""
+
+    shared_negatives: bool = Field(default=False, title="Shared negatives")
+    """The same negatives for all positions of a batch: many of them cost little."""
+
+    gbce_t: float = Field(default=0.75, ge=0, le=1, title="Calibration of gbce")
+    """0 is bce, 1 gives scores that are probabilities."""
+
+    windows: Literal["last", "all"] = Field(default="last", title="Windows")
+    """Train on each user's last max_len events (last), or on all of them, cut in windows (all)."""
 
     learning_rate: float = Field(default=0.001, gt=0, le=1, title="Learning rate")
     """Step size of Adam."""
 
+    learning_rate_schedule: Literal["constant", "cosine"] = Field(
+        default="constant", title="Learning rate schedule"
+    )
+    """cosine: fall to 0 at the last of `epochs`, or at the end of the time budget if that comes first."""
+
+    warmup_epochs: float = Field(default=0.0, ge=0, le=1000, title="Warm-up")
+    """Epochs over which the learning rate rises from 0."""
+
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1, title="Adam's β₂")
+    """Decay of Adam's second moment."""
+
     weight_decay: float = Field(default=0.0, ge=0, le=1, title="Weight decay")
     """L2 term of Adam."""
 
+    average_decay: float | None = Field(default=None, ge=0, lt=1, title="Moving average")
+    """Decay of the moving average of the weights that is validated and kept in their place; None: none."""
+
     batch_size: int = Field(default=128, ge=1, le=1_000_000, title="Batch size")
     """Users in a batch."""
+
+    batch_slots: int | None = Field(default=None, ge=1, le=10_000_000, title="Batch slots")
+    """If set, a batch is as many users as fit in so many slots (users × longest history) instead."""
 
     epochs: int = Field(default=200, ge=1, le=100_000, title="Epochs")
     """At most so many passes over the training events."""

@@ -23,7 +23,15 @@ from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import METRICS, RANKS, USERS, Interactions
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.measures import PROTOCOLS, coverage, popularity, rank, summarise, unseen_items
+from sasrec_tasks.measures import (
+    PROTOCOLS,
+    by_history_length,
+    popularity,
+    rank,
+    summarise,
+    top_10,
+    unseen_items,
+)
 from sasrec_tasks.progress import bar
 from sasrec_tasks.sasrec.metrics import Ranks
 from sasrec_tasks.sasrec.ranking import constant_scorer, model_scorer
@@ -75,14 +83,14 @@ def _evaluate(store: RunStore, settings: Settings, folder: Path) -> Summary:
             advance(done, name)
 
     figures = summarise(ranks, settings)
+    users = int((data.split.train.lengths > 0).sum())
+    shown = {name: top_10(scorers[name], test, popular, users) for name in ("model", "popularity")}
     drawn = (negatives != PADDING).sum(1)
     metrics = {
         **figures["model"],
         "baselines": {name: figures[name] for name in BASELINES},
-        "coverage@10": {
-            "model": coverage(served_by_model, test, data.num_items),
-            "popularity": coverage(scorers["popularity"], test, data.num_items),
-        },
+        "by_history_length": by_history_length(ranks["model"], test),
+        **{metric: {name: shown[name][metric] for name in shown} for metric in shown["model"]},
         "users_evaluated": len(test),
         "negatives": settings.evaluate.negatives,
         "users_with_fewer_negatives": int((drawn < settings.evaluate.negatives).sum()),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import Interactions
@@ -17,6 +18,9 @@ from sasrec_tasks.sasrec.ranking import Scorer, blocks, rank_all, rank_sampled, 
 from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64
 
 PROTOCOLS = ("sampled", "full", "full_with_seen")
+CUT_OFFS = (1, 5, 10, 20)
+LENGTHS = (1, 5, 10, 20, 50, 100, 200)
+"""Least history lengths of the buckets of `by_history_length`."""
 
 
 def unseen_items(data: Interactions, settings: Settings) -> npt.NDArray[np.int64]:
@@ -58,7 +62,7 @@ def rank(scorer: Scorer, test: HeldOut, negatives: npt.NDArray[np.int64]) -> dic
 
 
 def summarise(ranks: dict[str, dict[str, Ranks]], settings: Settings) -> dict[str, dict[str, Any]]:
-    """Means over users with 95% bootstrap intervals: scorer → protocol → figures."""
+    """Means over users, those at 10 and MRR with 95% bootstrap intervals: scorer → protocol → figures."""
     values: dict[str, Float64] = {
         f"{scorer}/{protocol}/{metric}": column
         for scorer, protocols in ranks.items()
@@ -68,19 +72,70 @@ def summarise(ranks: dict[str, dict[str, Ranks]], settings: Settings) -> dict[st
     names, means = bootstrap(
         values, samples=settings.evaluate.bootstrap_samples, random_state=settings.evaluate.random_state
     )
-    figures: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {
+        scorer: {protocol: {"ci95": {}, **averages(counts)} for protocol, counts in protocols.items()}
+        for scorer, protocols in ranks.items()
+    }
     for index, name in enumerate(names):
         scorer, protocol, metric = name.split("/")
-        block = figures.setdefault(scorer, {}).setdefault(protocol, {"ci95": {}})
-        block[metric] = float(values[name].mean())
-        block["ci95"][metric] = list(interval(means[:, index]))
+        figures[scorer][protocol]["ci95"][metric] = list(interval(means[:, index]))
     return figures
 
 
-def coverage(scorer: Scorer, test: HeldOut, num_items: int, k: int = 10) -> float:
-    """Share of the catalogue that is in at least one user's top k, seen items left out."""
-    shown = np.zeros(num_items + 1, dtype=bool)
+def averages(ranks: Ranks) -> dict[str, float]:
+    """Mean over users of HR@k, NDCG@k, recall@k (one relevant item: the same as HR@k) and MRR."""
+    means: dict[str, float] = {}
+    for k in CUT_OFFS:
+        means |= {metric: float(column.mean()) for metric, column in per_user(ranks, k).items()}
+        means[f"recall@{k}"] = means[f"hr@{k}"]
+    return means
+
+
+def by_history_length(ranks: dict[str, Ranks], test: HeldOut) -> list[dict[str, Any]]:
+    """HR@10, NDCG@10 and MRR of users with histories of similar length, shortest first."""
+    lengths = test.history.lengths
+    figures = []
+    for least, more in zip(LENGTHS, (*LENGTHS[1:], np.inf), strict=True):
+        chosen = (lengths >= least) & (lengths < more)
+        if not chosen.any():
+            continue
+        bucket: dict[str, Any] = {
+            "history_length": [least, None if more == np.inf else more - 1],
+            "users": int(chosen.sum()),
+        }
+        for protocol, every in ranks.items():
+            some = Ranks(better=every.better[chosen], tied=every.tied[chosen])
+            bucket[protocol] = {metric: float(column.mean()) for metric, column in per_user(some).items()}
+        figures.append(bucket)
+    return figures
+
+
+def top_10(scorer: Scorer, test: HeldOut, counts: Float32, users: int) -> dict[str, float]:
+    """What the ten best unseen items of all test users are like.
+
+    Args:
+        counts: (num_items + 1,) training events per item.
+        users: users with training events.
+
+    Returns:
+        coverage@10: share of the catalogue that is in somebody's top 10.
+        novelty@10: mean over users and items of −log₂(events of the item / users), in bits: how
+            surprising it is to meet the item (Zhou et al., PNAS 2010); an item without an event counts
+            as one with one.
+        average_popularity@10: mean over users and items of the item's training events, the popularity
+            bias (Yin et al., VLDB 2012).
+    """
+    shown = np.zeros(len(counts), dtype=bool)
+    novelty = -np.log2(np.maximum(counts, 1) / max(users, 1))
+    totals = np.zeros(3)  # items, their novelty, their events
     for rows in blocks(len(test)):
-        scores, items = top_k(scorer, test.seen.select(rows), rows, k)
-        shown[items[scores > -np.inf].cpu().numpy()] = True
-    return float(shown[1:].mean())
+        scores, items = top_k(scorer, test.seen.select(rows), rows, 10)
+        served = items[scores > -torch.inf].cpu().numpy()
+        shown[served] = True
+        totals += len(served), novelty[served].sum(), counts[served].sum()
+    items_served = max(totals[0], 1)
+    return {
+        "coverage@10": float(shown[1:].mean()),
+        "novelty@10": float(totals[1] / items_served),
+        "average_popularity@10": float(totals[2] / items_served),
+    }

@@ -7,8 +7,9 @@ killed resumes at the next epoch and ends with the same weights as an unbroken o
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import HISTORY
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.progress import bar
+from sasrec_tasks.sasrec.batches import targets_per_epoch
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
 from sasrec_tasks.sasrec.fit import build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig
@@ -64,20 +66,14 @@ def run(store: RunStore, settings: Settings) -> Summary:
 
 def fit_config(settings: Settings) -> FitConfig:
     """The core's settings out of the pipeline's."""
-    train = settings.train
-    return FitConfig(
-        loss=train.loss,
-        implicit=train.outcome == "implicit",
-        num_negatives=train.num_negatives,
-        learning_rate=train.learning_rate,
-        epochs=train.epochs,
-        batch_size=train.batch_size,
-        weight_decay=train.weight_decay,
-        early_stopping_patience=train.early_stopping_patience,
-        early_stopping_metric=train.early_stopping_metric,
-        max_minutes=train.max_minutes,
-        random_state=train.random_state,
-    )
+    implicit = settings.train.outcome == "implicit"
+    return FitConfig(implicit=implicit, **_shared_names(FitConfig, settings))
+
+
+def _shared_names(kind: type, settings: Settings) -> dict[str, Any]:
+    """The training settings that a class of the core has a field of the same name for."""
+    train = settings.train.model_dump()
+    return {field.name: train[field.name] for field in fields(kind) if field.name in train}
 
 
 def _train(store: RunStore, settings: Settings, fingerprint: str, folder: Path) -> Summary:
@@ -85,18 +81,11 @@ def _train(store: RunStore, settings: Settings, fingerprint: str, folder: Path) 
     _check_outcomes(data.split, settings)
     config = fit_config(settings)
     model = build(
-        SASRecConfig(
-            num_items=data.num_items,
-            hidden_units=settings.train.hidden_units,
-            num_blocks=settings.train.num_blocks,
-            num_heads=settings.train.num_heads,
-            dropout_rate=settings.train.dropout_rate,
-            max_len=settings.train.max_len,
-        ),
+        SASRecConfig(num_items=data.num_items, **_shared_names(SASRecConfig, settings)),
         config.random_state,
     ).to(contents.device(settings))
     train = data.split.train
-    positions = int(np.clip(train.lengths - 1, 0, settings.train.max_len).sum())
+    positions = targets_per_epoch(train.lengths, model.config.max_len, config.windows)
     shared, upload = store.shared_folder("train", "checkpoint")
     with bar("train", config.epochs * positions, "positions") as advance:
 

@@ -226,6 +226,50 @@ def test_coverage_is_the_share_of_items_in_somebodys_top_10(first: RunStore) -> 
     assert metrics_of(first)["coverage@10"]["popularity"] < 1
 
 
+def test_novelty_and_popularity_are_those_of_the_top_10(first: RunStore) -> None:
+    data = contents.interactions(first, first.settings())
+    train = data.split.train
+    counts = np.bincount(train.items[train.flat()[2]], minlength=data.num_items + 1)
+    ids, novelty, popularity = ["", *contents.item_ids(first)], [], []
+    for items in histories(first).values():
+        *history, _ = items
+        scores = naive_scores(first, history)
+        for item in sorted(set(scores) - set(history), key=lambda item: -scores[item])[:10]:
+            events = counts[ids.index(item)]
+            novelty.append(-np.log2(max(events, 1) / len(train)))
+            popularity.append(events)
+    metrics = metrics_of(first)
+    assert metrics["novelty@10"]["model"] == pytest.approx(np.mean(novelty), rel=1e-4)
+    assert metrics["average_popularity@10"]["model"] == pytest.approx(np.mean(popularity), rel=1e-4)
+    assert metrics["average_popularity@10"]["popularity"] > metrics["average_popularity@10"]["model"]
+    assert metrics["novelty@10"]["popularity"] < metrics["novelty@10"]["model"]
+
+
+def test_all_cut_offs_are_there_and_rise(store: RunStore) -> None:
+    for protocol in PROTOCOLS:
+        figures = metrics_of(store)[protocol]
+        for name in ("hr", "ndcg", "recall"):
+            values = [figures[f"{name}@{k}"] for k in (1, 5, 10, 20)]
+            assert values == sorted(values)
+        assert figures["recall@5"] == figures["hr@5"]
+        assert figures["hr@1"] == figures["ndcg@1"]
+
+
+def test_buckets_of_history_length_make_up_the_whole(store: RunStore) -> None:
+    metrics = metrics_of(store)
+    buckets = metrics["by_history_length"]
+    users = np.array([bucket["users"] for bucket in buckets])
+    assert users.sum() == metrics["users_evaluated"]
+    for protocol in PROTOCOLS:
+        values = [bucket[protocol]["ndcg@10"] for bucket in buckets]
+        assert np.average(values, weights=users) == pytest.approx(metrics[protocol]["ndcg@10"])
+    edges = [edge for bucket in buckets for edge in bucket["history_length"] if edge is not None]
+    assert edges == sorted(edges)
+    in_first = [len(items) - 1 for items in histories(store).values() if len(items) >= 3]
+    least, most = buckets[0]["history_length"]
+    assert users[0] == sum(least <= length <= most for length in in_first)
+
+
 def test_a_constant_model_gets_what_chance_gets(place: Any, chains: Any) -> None:
     place.write(chains(items=160))
     store = place.run("run", upto="split")

@@ -216,7 +216,7 @@ def test_the_form_knows_bounds_choices_and_what_may_be_empty() -> None:
     assert schemas["train.epochs"]["minimum"] == 1
     assert schemas["validate.max_rejected_share"]["maximum"] == 1
     assert schemas["train.dropout_rate"]["exclusiveMaximum"] == 1
-    assert schemas["train.loss"]["enum"] == ["bce", "mse"]
+    assert schemas["train.loss"]["enum"] == ["bce", "gbce", "mse", "sampled_softmax", "softmax"]
     assert schemas["train.early_stopping_patience"]["type"] == ["integer", "null"]
     assert schemas["train.early_stopping_patience"]["minimum"] == 1
     assert schemas["as_of"]["format"] == "date-time"

@@ -81,7 +81,7 @@ class _Dataset:
                 column = pc.utf8_trim_whitespace(column)
             try:
                 column = column.cast(kind)
-            except pa.ArrowInvalid as error:
+            except pa.ArrowException as error:
                 problems.append(f"{name} is not {kind}: {error}")
                 continue
             table = table.set_column(table.column_names.index(name), name, column)
@@ -97,20 +97,20 @@ class _Dataset:
 
     def _table(self, types: dict[str, pa.DataType]) -> pa.Table:
         """The file, CSV columns read as `types`."""
-        if isinstance(self.data_location, pd.DataFrame):
-            return pa.Table.from_pandas(self.data_location, preserve_index=False)
         path = str(self.data_location)
-        if not Path(path).exists():
+        if not isinstance(self.data_location, pd.DataFrame) and not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file: check data_location")
         try:
+            if isinstance(self.data_location, pd.DataFrame):
+                return pa.Table.from_pandas(self.data_location, preserve_index=False)
             if not self._is_csv():
                 return pq.read_table(path)
             # "NA" and "null" are ids as good as any; only an empty field is none
             options = pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
             quoted = pa_csv.ParseOptions(newlines_in_values=True)
             return pa_csv.read_csv(path, parse_options=quoted, convert_options=options)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"{path}: {error}") from error
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{self.name}: {error}") from error
 
     def _is_csv(self) -> bool:
         return re.search(r"\.csv(\.(gz|bz2|zst|lz4))?$", str(self.data_location), re.IGNORECASE) is not None

@@ -12,6 +12,7 @@ from rich import get_console
 
 from sasrec_tasks import progress
 from sasrec_tasks.bars import bars
+from sasrec_tasks.sasrec.batches import targets_per_epoch
 from sasrec_tasks.sasrec.fit import FitResult, build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig, Metric
 from sasrec_tasks.sasrec.losses import Loss
@@ -99,7 +100,7 @@ class SASRecEstimator:
     def _fit(
         self, model: SASRec, train: Sequences, config: FitConfig, validation: HeldOut | None
     ) -> FitResult:
-        positions = int((train.lengths - 1).clip(0, model.config.max_len).sum())
+        positions = targets_per_epoch(train.lengths, model.config.max_len, config.windows)
         with progress.bar("train", config.epochs * positions, "positions") as advance:
 
             def on_step(step: Progress) -> None:

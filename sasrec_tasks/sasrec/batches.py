@@ -65,8 +65,7 @@ class Batches:
     @property
     def positions(self) -> int:
         """Targets per epoch."""
-        targets = np.maximum(self.sequences.lengths - 1, 0)
-        return int((targets if self.windows == "all" else np.minimum(targets, self.max_len)).sum())
+        return targets_per_epoch(self.sequences.lengths, self.max_len, self.windows)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, in random order."""
@@ -94,6 +93,12 @@ class Batches:
             labels=torch.from_numpy(labels.astype(np.float32, copy=False)),
             negatives=torch.from_numpy(negatives),
         )
+
+
+def targets_per_epoch(lengths: Int64, max_len: int, windows: Windows) -> int:
+    """How many events of sequences of these lengths (users,) are targets in an epoch."""
+    targets = np.maximum(lengths - 1, 0)
+    return int((targets if windows == "all" else np.minimum(targets, max_len)).sum())
 
 
 def windows(sequences: Sequences, events: int) -> Sequences:

@@ -4,8 +4,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics.functional.retrieval import (
+    retrieval_hit_rate,
+    retrieval_normalized_dcg,
+    retrieval_reciprocal_rank,
+)
 
 from sasrec_tasks.sasrec.metrics import MISS, Ranks, bootstrap, interval, per_user
 
@@ -32,6 +38,53 @@ def test_a_tie_counts_at_its_mean_over_all_orders(pairs: list[tuple[int, int]], 
         assert got[f"hr@{k}"][user] == pytest.approx(hr, abs=1e-9)
         assert got[f"ndcg@{k}"][user] == pytest.approx(ndcg, abs=1e-9)
         assert got["mrr"][user] == pytest.approx(mrr, abs=1e-9)
+
+
+@given(
+    scores=st.lists(
+        st.lists(st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0]), min_size=12, max_size=12),
+        min_size=1,
+        max_size=4,
+    ),
+    k=st.sampled_from([1, 5, 10]),
+)
+@settings(deadline=None, max_examples=50)
+def test_metrics_equal_those_of_torchmetrics(scores: list[list[float]], k: int) -> None:
+    """Value by value, the target first of 12 candidates; a tie is its mean over all places it can take.
+
+    Scores are positive: torchmetrics takes others for items that were not retrieved.
+    """
+    table = torch.tensor(scores)
+    better = (table > table[:, :1]).sum(1).numpy()
+    tied = (table == table[:, :1]).sum(1).numpy() - 1
+    got = per_user(Ranks(better=better, tied=tied), k)
+    relevant = torch.zeros(12, dtype=torch.bool)
+    relevant[0] = True
+    for user, row in enumerate(table):
+        places = torch.linspace(-0.01, 0.01, int(tied[user]) + 1)  # the target above or below its equals
+        equals = row == row[0]
+        values = []
+        for place in range(int(tied[user]) + 1):
+            spread = row.clone()
+            others = places[torch.arange(len(places)) != place]
+            spread[equals] += torch.cat([places[place : place + 1], others])
+            values.append(
+                (
+                    retrieval_hit_rate(spread, relevant, top_k=k),
+                    retrieval_normalized_dcg(spread, relevant, top_k=k),
+                    retrieval_reciprocal_rank(spread, relevant),
+                )
+            )
+        wanted = np.mean(values, axis=0)
+        assert [got[name][user] for name in (f"hr@{k}", f"ndcg@{k}", "mrr")] == pytest.approx(
+            wanted, abs=1e-6
+        )
+
+
+def test_a_model_that_orders_by_item_id_gains_nothing_over_chance() -> None:
+    """Constant scores: whatever the id of the target, every one of 100 others ties with it."""
+    constant = per_user(ranks(*[(0, 100)] * 5))
+    assert constant["hr@10"] == pytest.approx([10 / 101] * 5)
 
 
 def test_untied_ranks_have_the_papers_gains() -> None:

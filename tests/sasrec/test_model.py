@@ -173,3 +173,30 @@ def test_padding_item_starts_as_zero() -> None:
 def test_impossible_sizes_are_refused(sizes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SASRecConfig(**{"num_items": 5, **sizes})
+
+
+def test_with_a_temperature_scores_are_cosines_divided_by_it(random_model: ModelFactory) -> None:
+    model = random_model(temperature=0.5)
+    with torch.inference_mode():
+        hidden = model(torch.tensor([[3, 1, 4]]))[0]
+        scores = hidden @ model.item_vectors().T
+        plain = torch.nn.functional.cosine_similarity(
+            hidden[:, None], model.item_embedding.weight[None], dim=-1
+        )
+    torch.testing.assert_close(scores, plain / 0.5)
+    assert scores.abs().max() <= 2.0001
+    torch.testing.assert_close(model.item_vectors(torch.tensor([3, 5])), model.item_vectors()[[3, 5]])
+
+
+def test_scores_are_by_the_input_embedding_itself(random_model: ModelFactory) -> None:
+    model = random_model()
+    assert model.item_vectors() is model.item_embedding.weight
+
+
+def test_without_attention_dropout_only_attention_is_spared(random_model: ModelFactory) -> None:
+    model = random_model(dropout_rate=0.5, attention_dropout=False).train()
+    items = torch.tensor([[3, 1, 4]])
+    assert not torch.equal(model(items), model(items))
+    attention = model.blocks[0].attention  # type: ignore[union-attr]
+    x = torch.randn(2, 3, 8)
+    assert torch.equal(attention(x), attention(x))
