@@ -97,18 +97,18 @@ class _Dataset:
 
     def _table(self, types: dict[str, pa.DataType]) -> pa.Table:
         """The file, CSV columns read as `types`."""
-        path = str(self.data_location)
-        if not isinstance(self.data_location, pd.DataFrame) and not Path(path).exists():
-            raise FileNotFoundError(f"{path}: no such file: check data_location")
+        given = self.data_location
+        if not isinstance(given, pd.DataFrame) and not Path(given).exists():
+            raise FileNotFoundError(f"{given}: no such file: check data_location")
         try:
-            if isinstance(self.data_location, pd.DataFrame):
-                return pa.Table.from_pandas(self.data_location, preserve_index=False)
+            if isinstance(given, pd.DataFrame):
+                return pa.Table.from_pandas(given, preserve_index=False)
             if not self._is_csv():
-                return pq.read_table(path)
+                return pq.read_table(given)
             # "NA" and "null" are ids as good as any; only an empty field is none
             options = pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
             quoted = pa_csv.ParseOptions(newlines_in_values=True)
-            return pa_csv.read_csv(path, parse_options=quoted, convert_options=options)
+            return pa_csv.read_csv(given, parse_options=quoted, convert_options=options)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{self.name}: {error}") from error
 

@@ -177,3 +177,18 @@ def test_a_csv_is_known_by_its_name_in_any_case(tmp_path: Path) -> None:
     pd.DataFrame({"ITEM_ID": ["x"]}).to_parquet(tmp_path / "items.csv.parquet")
     for name in ("ITEMS.CSV", "items.csv.parquet"):
         assert ItemsDataset(tmp_path / name).fetch_data()["ITEM_ID"].tolist() == ["x"]
+
+
+def test_a_data_frame_with_values_of_several_kinds_in_a_column_is_told_by_column(
+    circle: pd.DataFrame,
+) -> None:
+    bad = circle.assign(USER_ID=[7, "u"] * 60)
+    with pytest.raises(ValueError, match=r"the DataFrame: .*column USER_ID"):
+        InteractionsDataset(bad, client_schema_path=interactions_schema_file()).fetch_data()
+
+
+def test_a_schema_file_that_can_not_be_used_is_named(circle: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("columns: [{name: USER_ID, type: text}]")
+    for name in ("bad.yaml", "none.yaml"):
+        with pytest.raises(ValueError, match=name):
+            InteractionsDataset(circle, client_schema_path=tmp_path / name).fetch_data()

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sasrec_tasks.sasrec.model import Attention, Dropout, SASRec, SASRecConfig
+from sasrec_tasks.sasrec.model import Attention, Block, Dropout, SASRec, SASRecConfig
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
@@ -197,6 +197,8 @@ def test_without_attention_dropout_only_attention_is_spared(random_model: ModelF
     model = random_model(dropout_rate=0.5, attention_dropout=False).train()
     items = torch.tensor([[3, 1, 4]])
     assert not torch.equal(model(items), model(items))
-    attention = model.blocks[0].attention  # type: ignore[union-attr]
+    block = model.blocks[0]
+    assert isinstance(block, Block)
+    attention = block.attention
     x = torch.randn(2, 3, 8)
     assert torch.equal(attention(x), attention(x))
