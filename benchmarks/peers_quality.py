@@ -1,0 +1,241 @@
+"""This pipeline's SASRec beside scikit-rec's and RecTools', on one split and by one evaluator.
+
+    python benchmarks/peers_quality.py --source ml-100k.parquet \
+        --scikit-rec path/to/python --rectools path/to/python
+
+Each peer is run by the Python of an environment of its own (`pip install scikit-rec==0.4.2
+torch==2.13.0`, `pip install "rectools[torch]==0.19.0" torch==2.13.0`). It gets each user's training
+events, numbered in order so that ties can't be broken otherwise, then scores all items after the
+events before the test item; what ranks the test items, and the random negatives, are this project's.
+
+Set-ups, as on scikit-rec's page: `positives` (binary cross-entropy on events of OUTCOME ≥ 4), `soft`
+(binary cross-entropy, OUTCOME / 5 as label), `rating` (squared error), and `implicit` (all events are
+positives; the one for data without ratings). All with the page's sizes and settings.
+
+Columns: *honest* has trained on no test item. *leaked* is the page's own protocol: trained on all
+events, the test item included; its figures say what a leak is worth and nothing else.
+
+Writes `results/<data>.peers.json` beside this script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from quality import RESULTS, data, machine
+
+from sasrec_tasks import contents, pipeline, train
+from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.contents import Interactions
+from sasrec_tasks.measures import popularity, rank, summarise, unseen_items
+from sasrec_tasks.naming import from_names
+from sasrec_tasks.sasrec.fit import build, fit
+from sasrec_tasks.sasrec.model import SASRecConfig
+from sasrec_tasks.sasrec.ranking import Scorer, constant_scorer, model_scorer
+from sasrec_tasks.sasrec.sequences import Float32, Sequences
+
+PEERS = Path(__file__).parent / "peers"
+
+PAGE: dict[str, Any] = {
+    "hidden_units": 50, "num_blocks": 2, "num_heads": 1, "dropout_rate": 0.2, "num_negatives": 1,
+    "learning_rate": 0.001, "batch_size": 128, "weight_decay": 0.0, "random_state": 42,
+}  # fmt: skip
+"""Settings of the page, the same in every set-up."""
+
+SETUPS: dict[str, dict[str, Any]] = {
+    "positives": {"split.min_outcome": 4, "train.outcome": "implicit", "train.loss": "bce"},
+    "soft": {"train.loss": "bce"},
+    "rating": {"train.outcome": "rating", "train.loss": "mse"},
+    "implicit": {"train.outcome": "implicit", "train.loss": "bce"},
+}
+
+
+def main() -> None:
+    """Run the set-ups asked for."""
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--source", required=True, help="interactions as parquet")
+    arguments.add_argument("--scikit-rec", help="Python that has scikit-rec")
+    arguments.add_argument("--rectools", help="Python that has rectools[torch]")
+    arguments.add_argument("--setups", nargs="+", default=list(SETUPS)[:3], choices=list(SETUPS))
+    arguments.add_argument(
+        "--protocols", nargs="+", default=["honest", "leaked"], choices=["honest", "leaked"]
+    )
+    arguments.add_argument("--max-len", type=int, default=200)
+    arguments.add_argument("--epochs", type=int, default=200)
+    arguments.add_argument("--patience", type=int, default=5)
+    arguments.add_argument("--work", default=".demo/peers", help="folder for runs and hand-overs")
+    arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    options = arguments.parse_args()
+    rows = []
+    for setup in options.setups:
+        bench = Bench(options, setup)
+        for protocol in options.protocols:
+            rows.append(bench.ours(protocol))
+            if options.scikit_rec:
+                rows.append(bench.scikit_rec(protocol))
+            print(json.dumps(rows[-2:], indent=1), flush=True)
+        if options.rectools and "honest" in options.protocols:
+            rows.append(bench.rectools())
+        rows.append(bench.popularity())
+    report = {
+        "data": data(bench.store, options.source),
+        "split": "leave-last-two-out",
+        "settings": {
+            **PAGE,
+            "max_len": options.max_len,
+            "epochs": options.epochs,
+            "patience": options.patience,
+        },
+        "machine": machine(),
+        "rows": rows,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / f"{Path(options.source).stem}.peers.json"
+    file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+class Bench:
+    """One set-up: its split, and the models measured on it."""
+
+    def __init__(self, options: argparse.Namespace, setup: str) -> None:
+        self.options, self.setup = options, setup
+        settings = from_names(
+            {
+                "source": options.source,
+                "store": f"{options.work}/runs",
+                "table": f"{options.work}/table",
+                **SETUPS[setup],
+                **{f"train.{name}": value for name, value in PAGE.items()},
+                "train.max_len": options.max_len,
+                "train.epochs": options.epochs,
+                "train.early_stopping_patience": options.patience,
+                "train.early_stopping_metric": "loss",
+            }
+        )
+        self.store: RunStore = pipeline.start(settings, f"{Path(options.source).stem}.{setup}")
+        for task in ("ingest", "validate", "split"):
+            pipeline.run_task(task, self.store.uri)
+        self.settings = self.store.settings()
+        self.interactions: Interactions = contents.interactions(self.store, self.settings)
+        self.negatives = unseen_items(self.interactions, self.settings)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether outcomes are trained on."""
+        return self.setup in ("soft", "rating")
+
+    def ours(self, protocol: str) -> dict[str, Any]:
+        """This project's model, by the settings of the page."""
+        split = self.interactions.split
+        config = SASRecConfig(
+            num_items=self.interactions.num_items,
+            max_len=self.options.max_len,
+            **{name: PAGE[name] for name in ("hidden_units", "num_blocks", "num_heads", "dropout_rate")},
+        )
+        fit_config = replace(train.fit_config(self.settings), implicit=not self.is_labelled)
+        model = build(config, PAGE["random_state"])
+        trained_on = split.train if protocol == "honest" else split.whole
+        result = fit(model, self._labelled(trained_on), fit_config, validation=split.validation)
+        seconds = sum(epoch.seconds for epoch in result.history)
+        scorer = model_scorer(model.eval(), split.test.history)
+        return self._row("ours", protocol, scorer, seconds=seconds, epochs=len(result.history))
+
+    def scikit_rec(self, protocol: str) -> dict[str, Any]:
+        """scikit-rec, by the settings of the page; it cuts its validation out of what it is given."""
+        split = self.interactions.split
+        task = {
+            "loss": self.settings.train.loss,
+            "settings": {
+                **PAGE,
+                "max_len": self.options.max_len,
+                "epochs": self.options.epochs,
+                "early_stopping_patience": self.options.patience,
+            },
+        }
+        trained_on = split.train if protocol == "honest" else split.whole
+        return self._peer("scikit-rec", "scikit_rec.py", self.options.scikit_rec, protocol, task, trained_on)
+
+    def rectools(self) -> dict[str, Any]:
+        """RecTools with its defaults."""
+        task = {"random_state": PAGE["random_state"], "settings": {}}
+        train = self.interactions.split.train
+        return self._peer("RecTools", "rectools.py", self.options.rectools, "honest", task, train)
+
+    def popularity(self) -> dict[str, Any]:
+        """Training events per item."""
+        counts, _ = popularity(self.interactions, self.settings)
+        return self._row("popularity", "honest", constant_scorer(counts))
+
+    def _labelled(self, sequences: Sequences) -> Sequences:
+        outcomes = sequences.outcomes / 5 if self.setup == "soft" else sequences.outcomes
+        return Sequences(
+            starts=sequences.starts,
+            ends=sequences.ends,
+            items=sequences.items,
+            outcomes=np.asarray(outcomes, dtype=np.float32),
+        )
+
+    def _peer(
+        self, name: str, script: str, python: str, protocol: str, task: dict[str, Any], train: Sequences
+    ) -> dict[str, Any]:
+        folder = Path(self.options.work) / "peers" / f"{self.store.run_id}.{protocol}.{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        num_items = self.interactions.num_items
+        test = self.interactions.split.test
+        self._frame(train, np.arange(len(train))).to_csv(folder / "train.csv", index=False)
+        self._frame(test.history, test.users).to_csv(folder / "history.csv", index=False)
+        pd.DataFrame({"ITEM_ID": range(1, num_items + 1)}).to_csv(folder / "items.csv", index=False)
+        (folder / "task.json").write_text(json.dumps({**task, "num_items": num_items}))
+        subprocess.run([python, str(PEERS / script), str(folder)], check=True)
+        scores: Float32 = np.load(folder / "scores.npy")
+        about = json.loads((folder / "peer.json").read_text())
+
+        def scorer(rows: np.ndarray) -> torch.Tensor:
+            table = np.full((len(rows), num_items + 1), -np.inf, np.float32)
+            table[:, 1:] = scores[rows]
+            return torch.from_numpy(table)
+
+        return self._row(name, protocol, scorer, **about)
+
+    def _frame(self, sequences: Sequences, users: np.ndarray) -> pd.DataFrame:
+        rows, columns, positions = sequences.flat()
+        labels = self._labelled(sequences).outcomes[positions] if self.is_labelled else np.ones(len(rows))
+        return pd.DataFrame(
+            {
+                "USER_ID": users[rows],
+                "ITEM_ID": sequences.items[positions],
+                "OUTCOME": labels.astype(np.float32),
+                "TIMESTAMP": columns,
+            }
+        )
+
+    def _row(self, name: str, protocol: str, scorer: Scorer, **about: Any) -> dict[str, Any]:
+        test = self.interactions.split.test
+        figures = summarise({name: rank(scorer, test, self.negatives)}, self.settings)[name]
+        return {
+            "setup": self.setup, "protocol": protocol, "model": name, "users": len(test), **about,
+            "sampled": _short(figures["sampled"]), "full": _short(figures["full"]),
+        }  # fmt: skip
+
+
+def _short(figures: dict[str, Any]) -> dict[str, Any]:
+    names = ("hr@10", "ndcg@10")
+    return {
+        **{name: figures[name] for name in names},
+        "ci95": {name: figures["ci95"][name] for name in names},
+    }
+
+
+if __name__ == "__main__":
+    main()
