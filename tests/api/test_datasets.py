@@ -57,7 +57,9 @@ def test_any_text_is_an_id_in_a_csv(write: Write, ids: list[str]) -> None:
 
 def test_lines_within_ids_are_kept_in_a_csv_of_many_blocks(write: Write) -> None:
     ids = [f"{'long ' * 20}\n{row}" for row in range(20_000)]  # 2 MB, pyarrow reads 1 MiB at a time
-    assert ItemsDataset(write(pd.DataFrame({"ITEM_ID": ids}), "t.csv")).fetch_data()["ITEM_ID"].tolist() == ids
+    assert (
+        ItemsDataset(write(pd.DataFrame({"ITEM_ID": ids}), "t.csv")).fetch_data()["ITEM_ID"].tolist() == ids
+    )
 
 
 @pytest.mark.parametrize(("ids", "read"), [
