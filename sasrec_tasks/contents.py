@@ -15,6 +15,7 @@ from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.sequences import Int64, LeaveLastTwoOut, Sequences
 from sasrec_tasks.sasrec.weights import WEIGHTS_FILE, load_model
+from sasrec_tasks.timestamps import moment_of
 
 COLUMNS = ("USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP")
 ROWS_AT_ONCE = 262_144
@@ -27,6 +28,7 @@ USERS = "users.parquet"
 HISTORY = "history.parquet"
 METRICS = "metrics.json"
 RANKS = "ranks.parquet"
+MODEL_CARD = "model_card"  # .json and .md
 VERDICT = "verdict.json"
 EXPORT = "export.json"
 OWN_ROWS = "recommendations.parquet"
@@ -57,6 +59,17 @@ def interactions(store: RunStore, settings: Settings) -> Interactions:
         num_items=pq.read_metadata(folder / ITEMS).num_rows,
         split=leave_last_two_out(events, settings),
     )
+
+
+def period(store: RunStore, data: Interactions) -> tuple[str | None, str | None]:
+    """Moments of the first and the last event, ISO 8601."""
+    if not len(data.timestamps):
+        return None, None
+    unit = store.read_json("ingest", MANIFEST)["timestamp_unit"]
+    first, last = (
+        moment_of(int(tick), unit).isoformat() for tick in (data.timestamps.min(), data.timestamps.max())
+    )
+    return first, last
 
 
 def leave_last_two_out(events: Sequences, settings: Settings) -> LeaveLastTwoOut:

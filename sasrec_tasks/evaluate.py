@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from sasrec_tasks import contents
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import METRICS, RANKS, USERS, Interactions
+from sasrec_tasks.contents import METRICS, MODEL_CARD, RANKS, USERS, Interactions
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.measures import (
     PROTOCOLS,
@@ -32,6 +32,7 @@ from sasrec_tasks.measures import (
     top_10,
     unseen_items,
 )
+from sasrec_tasks.model_card import as_markdown, model_card
 from sasrec_tasks.progress import bar
 from sasrec_tasks.sasrec.metrics import Ranks
 from sasrec_tasks.sasrec.ranking import constant_scorer, model_scorer
@@ -43,7 +44,7 @@ BASELINES = ("popularity", "recent_popularity")
 
 
 def run(store: RunStore, settings: Settings) -> Summary:
-    """Write `metrics.json` and `ranks.parquet` (a row per evaluated user).
+    """Write `metrics.json`, `ranks.parquet` (a row per evaluated user), and the model card (.json, .md).
 
     Returns:
         HR@10 and NDCG@10 of the model and of popularity, sampled and full; users_evaluated.
@@ -101,6 +102,9 @@ def _evaluate(store: RunStore, settings: Settings, folder: Path) -> Summary:
     }
     write_json(folder / METRICS, metrics)
     _write_ranks(store, data, ranks, folder / RANKS)
+    card = model_card(store, settings, data, metrics)
+    write_json(folder / f"{MODEL_CARD}.json", card)
+    (folder / f"{MODEL_CARD}.md").write_text(as_markdown(card), encoding="utf-8")
     log.info(
         "evaluate: HR@10 %.4f, NDCG@10 %.4f sampled; %.4f, %.4f full (popularity %.4f, %.4f full)",
         *(figures["model"][p][m] for p in ("sampled", "full") for m in ("hr@10", "ndcg@10")),

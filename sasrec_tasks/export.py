@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from sasrec_tasks import contents
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import EXPORT, MANIFEST, METRICS, OWN_ROWS, USERS, VERDICT, Interactions
+from sasrec_tasks.contents import EXPORT, METRICS, OWN_ROWS, USERS, VERDICT
 from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.progress import Advance, bar
@@ -31,7 +31,6 @@ from sasrec_tasks.sasrec.ranking import BLOCK_USERS, Scorer, blocks, constant_sc
 from sasrec_tasks.sasrec.sequences import Float32, Int64
 from sasrec_tasks.tables import Published, Superseded, open_tables
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
-from sasrec_tasks.timestamps import moment_of
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +117,7 @@ def _export(store: RunStore, settings: Settings, folder: Path) -> Summary:
                     "model": contents.model_hash(store),
                     "content": _content(store, settings),
                     "metrics": {name: metrics[name] for name in PROTOCOLS},
-                    "data_interval": [_first_event(store, rows.data), settings.as_of.isoformat()],
+                    "data_interval": [contents.period(store, rows.data)[0], settings.as_of.isoformat()],
                     "forced": store.read_json("gate", VERDICT)["forced"],
                 },
             ).version
@@ -158,11 +157,6 @@ def _users_by_origin(written: ds.Dataset, users: int) -> dict[str, int]:
         origin: firsts.filter(ds.field("ORIGIN") == origin).count_rows() for origin in ("model", "popular")
     }
     return {**served, "none": users - sum(served.values())}
-
-
-def _first_event(store: RunStore, data: Interactions) -> str | None:
-    unit = store.read_json("ingest", MANIFEST)["timestamp_unit"]
-    return moment_of(int(data.timestamps.min()), unit).isoformat() if len(data.timestamps) else None
 
 
 class _Rows:

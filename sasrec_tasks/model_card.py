@@ -1,0 +1,144 @@
+"""The model card: what a trained model is, what it was trained on, how good it is, and its limits.
+
+After "Model Cards for Model Reporting" (Mitchell et al., FAT* 2019): a JSON for programs, and the same
+as Markdown for people.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sasrec_tasks import contents
+from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.config import Settings
+from sasrec_tasks.contents import Interactions
+from sasrec_tasks.measures import PROTOCOLS
+from sasrec_tasks.naming import as_names
+
+Card = dict[str, Any]
+
+SHOWN = ("hr@10", "ndcg@10", "mrr")
+
+LIMITS = (
+    "It knows items by their id alone: one without a training event has a random place in its rankings.",
+    "It reads a user's most recent `train.max_len` events, in order; without a meaningful order it has "
+    "little over popularity.",
+    "Users without a positive event are not ranked by it, they get the popular items.",
+    "The figures are offline ones: what users did while something else was recommended to them. They tell "
+    "models apart, they do not foretell clicks.",
+    "Figures of different protocols, or of other negatives, can't be compared.",
+    "It learns what was shown and chosen before: watch coverage and popularity over the nights.",
+)
+
+
+def model_card(store: RunStore, settings: Settings, data: Interactions, metrics: dict[str, Any]) -> Card:
+    """The card of a run's model, as JSON can hold it."""
+    summaries = {
+        task: marker.summary for task in ("validate", "split", "train") if (marker := store.marker(task))
+    }
+    names = as_names(settings)
+    first, last = contents.period(store, data)
+    return {
+        "run_id": store.run_id,
+        "weights_sha256": metrics["model"],
+        "data": {
+            "source": settings.source,
+            "first_event": first,
+            "last_event": last,
+            "as_of": names["as_of"],
+            "rows": summaries["validate"]["rows"],
+            "rejected_rows": summaries["validate"]["rejected"],
+            **{name: summaries["split"][name] for name in ("events", "users", "items")},
+            "split": metrics["split"],
+        },
+        "training": summaries["train"],
+        "settings": {
+            name: value for name, value in names.items() if name.startswith(("train.", "split.", "evaluate."))
+        },
+        "metrics": metrics,
+        "limits": list(LIMITS),
+    }
+
+
+def as_markdown(card: Card) -> str:
+    """The card for people."""
+    data, training, metrics, settings = (card[part] for part in ("data", "training", "metrics", "settings"))
+    sizes = ", ".join(
+        f"{name} {settings[f'train.{name}']}"
+        for name in ("hidden_units", "num_blocks", "num_heads", "max_len")
+    )
+    parts = [
+        f"# SASRec of run {_code(card['run_id'])}",
+        f"Weights {_code(card['weights_sha256'][:16])}; {sizes}; loss {_code(settings['train.loss'])}.",
+        "## Data",
+        f"{_code(data['source'])}: {data['events']:,} events of {data['users']:,} users and {data['items']:,} items, "
+        f"from {data['first_event']} to {data['last_event']}; {data['rejected_rows']:,} of {data['rows']:,} rows "
+        f"rejected. Events from {data['as_of']} on were not read. Split: {data['split']}.",
+        "## Training",
+        f"{training['epochs']} epochs, the best was {training['best_epoch']}, ended by {training['stopped']}, on "
+        f"{training['device']}; random state {settings['train.random_state']}.",
+        "## Metrics",
+        f"On the test items of {metrics['users_evaluated']:,} users, with 95% intervals (bootstrap over users). "
+        f"`sampled`: among {metrics['negatives']} random unseen items; `full`: among all unseen items, as served; "
+        "`full_with_seen`: among all items.",
+        _table(
+            ["", "protocol", "HR@10", "NDCG@10", "MRR"],
+            [
+                [name, protocol, *(_figure(figures[protocol], metric) for metric in SHOWN)]
+                for name, figures in {"this model": metrics, **metrics["baselines"]}.items()
+                for protocol in PROTOCOLS
+            ],
+        ),
+        _table(
+            ["", "coverage@10", "novelty@10, bits", "average popularity@10, events"],
+            [
+                [
+                    name,
+                    f"{metrics['coverage@10'][name]:.1%}",
+                    f"{metrics['novelty@10'][name]:.2f}",
+                    f"{metrics['average_popularity@10'][name]:,.0f}",
+                ]
+                for name in metrics["coverage@10"]
+            ],
+        ),
+        "By length of history:",
+        _table(
+            ["events", "users", "HR@10, full", "NDCG@10, full"],
+            [
+                [
+                    _range(bucket["history_length"]),
+                    f"{bucket['users']:,}",
+                    f"{bucket['full']['hr@10']:.4f}",
+                    f"{bucket['full']['ndcg@10']:.4f}",
+                ]
+                for bucket in metrics["by_history_length"]
+            ],
+        ),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in card["limits"]),
+        "## Settings",
+        _table(["setting", "value"], [[_code(name), _code(str(value))] for name, value in settings.items()]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _figure(figures: dict[str, Any], metric: str) -> str:
+    low, high = figures["ci95"][metric]
+    return f"{figures[metric]:.4f} ({low:.4f}–{high:.4f})"
+
+
+def _range(bounds: list[int | None]) -> str:
+    least, most = bounds
+    return f"{least} and more" if most is None else f"{least}–{most}"
+
+
+def _code(text: str) -> str:
+    """Text that is shown as it is, whatever is in it."""
+    text = " ".join(str(text).split()).replace("|", "\\|")
+    fence = "``" if "`" in text else "`"
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
