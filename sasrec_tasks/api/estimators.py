@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from rich import get_console
 
 from sasrec_tasks import progress
 from sasrec_tasks.bars import bars
-from sasrec_tasks.sasrec.batches import targets_per_epoch
+from sasrec_tasks.sasrec.batches import Windows, targets_per_epoch
 from sasrec_tasks.sasrec.fit import FitResult, build, fit
-from sasrec_tasks.sasrec.fit_config import FitConfig, Metric
+from sasrec_tasks.sasrec.fit_config import FitConfig, Metric, Schedule
 from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
 from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64, Sequences
@@ -37,16 +37,30 @@ class SASRecEstimator:
         ValueError: a setting out of its bounds.
     """
 
+    # the model
     hidden_units: int | Auto = 50  # width of embeddings and attention, divisible by num_heads
     num_blocks: int | Auto = 2  # transformer blocks
     num_heads: int | Auto = 1  # attention heads
     dropout_rate: float = 0.2  # on embeddings, attention weights and feed-forward
-    num_negatives: int = 1  # random items that each positive is trained against
+    attention_dropout: bool = True  # without it, attention weights are spared: faster on a CPU
     max_len: int | Auto = 50  # how many of the most recent items are read
+    temperature: float | None = None  # scores are cosines divided by it; None: dot products
+
+    # the training
+    loss: Loss = "bce"
+    num_negatives: int = 1  # random items that each positive is trained against
+    shared_negatives: bool = False  # the same for all positions of a batch: many of them cost little
+    gbce_t: float = 0.75  # calibration of gbce
+    windows: Windows = "last"  # train on each user's last events, or on all of them, cut in windows
     learning_rate: float = 0.001
+    learning_rate_schedule: Schedule = "constant"
+    warmup_epochs: float = 0.0  # over which the learning rate rises from 0
+    adam_beta2: float = 0.999
+    weight_decay: float = 0.0  # L2 term of Adam
+    average_decay: float | None = None  # of the moving average of weights that is kept in their place
     epochs: int = 200  # at most
     batch_size: int = 128  # users
-    weight_decay: float = 0.0  # L2 term of Adam
+    batch_slots: int | None = None  # if set, as many users as fit in so many slots instead
     early_stopping_patience: int | None = None  # epochs without a better metric; None: never stop
     early_stopping_metric: Metric = "loss"  # of the validation interactions
     restore_best_weights: bool = True  # of the epoch with the best metric
@@ -57,8 +71,6 @@ class SASRecEstimator:
 
     model: SASRec | None = field(default=None, init=False, repr=False, compare=False)
     result: FitResult | None = field(default=None, init=False, repr=False, compare=False)
-
-    loss: ClassVar[Loss] = "bce"
 
     def __post_init__(self) -> None:
         self._fit_config()
@@ -128,35 +140,29 @@ class SASRecEstimator:
         max_len = self.max_len
         if max_len == "auto":
             max_len = 1 if lengths is None else advised_max_len(lengths)
-        return SASRecConfig(
-            num_items=num_items,
-            hidden_units=hidden_units,
-            num_blocks=num_blocks,
-            num_heads=num_heads,
-            dropout_rate=self.dropout_rate,
-            max_len=max_len,
-        )
+        sizes = {"num_items": num_items, "hidden_units": hidden_units, "num_blocks": num_blocks}
+        sizes |= {"num_heads": num_heads, "max_len": max_len}
+        return SASRecConfig(**self._named_as_in(SASRecConfig) | sizes)
 
     def _fit_config(self) -> FitConfig:
-        return FitConfig(
-            loss=self.loss,
-            implicit=False,
-            num_negatives=self.num_negatives,
-            learning_rate=self.learning_rate,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            weight_decay=self.weight_decay,
-            early_stopping_patience=self.early_stopping_patience,
-            early_stopping_metric=self.early_stopping_metric,
-            restore_best_weights=self.restore_best_weights,
-            max_minutes=self.max_minutes,
-            random_state=self.random_state,
-        )
+        return FitConfig(implicit=False, **self._named_as_in(FitConfig))
+
+    def _named_as_in(self, kind: type) -> dict[str, Any]:
+        names = {each.name for each in fields(kind)}
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name in names}
 
 
 @dataclass(kw_only=True)
 class SASRecClassifierEstimator(SASRecEstimator):
-    """Binary cross-entropy. OUTCOME is a label: 1 for a click or a purchase, less for a soft label."""
+    """Binary cross-entropy, or another `loss` over items that follow and items that do not.
+
+    OUTCOME is a label: 1 for a click or a purchase, less for a soft label.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss == "mse":
+            raise ValueError('loss="mse" is that of SASRecRegressorEstimator: use it, or another loss')
 
     def check_outcomes(self, outcomes: Float32) -> None:
         """Raise a ValueError unless all outcomes (n,) lie in [0, 1]."""
@@ -176,4 +182,4 @@ class SASRecClassifierEstimator(SASRecEstimator):
 class SASRecRegressorEstimator(SASRecEstimator):
     """Squared error. OUTCOME is a rating as it was given, 1 to 5 for instance."""
 
-    loss = "mse"
+    loss: Loss = field(default="mse", init=False)

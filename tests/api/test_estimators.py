@@ -17,6 +17,8 @@ from sasrec_tasks.api import (
     SequentialRecommender,
     SequentialScorer,
 )
+from sasrec_tasks.sasrec.losses import Loss
+from sasrec_tasks.sasrec.sequences import Sequences
 
 Train = Callable[..., SequentialRecommender]
 Table = Callable[[list[Any]], pd.DataFrame]
@@ -198,3 +200,29 @@ def test_early_stopping_stops_and_restores_the_best_weights(train: Train, circle
     pd.testing.assert_frame_equal(stopped.score_items(circle), best.score_items(circle))
     last = train(circle, early_stopping_patience=3, restore_best_weights=False, **settings)
     assert not np.allclose(last.score_items(circle), best.score_items(circle))
+
+
+@pytest.mark.parametrize("loss", ["bce", "gbce", "sampled_softmax", "softmax"])
+def test_every_loss_learns_through_the_api(loss: Loss) -> None:
+    """Nine items that follow each other in a ring."""
+    rows = np.array([[(first + t) % 9 + 1 for t in range(6)] for first in range(9)] * 4)
+    train = Sequences.from_offsets(
+        np.arange(0, rows.size + 1, 6), rows.ravel().astype(np.int32), np.ones(rows.size, np.float32)
+    )
+    estimator = SASRecClassifierEstimator(
+        loss=loss, epochs=60, num_negatives=4, shared_negatives=loss == "sampled_softmax", learning_rate=0.01,
+        average_decay=0.9, windows="all", batch_slots=64, hidden_units=16, max_len=4, dropout_rate=0.0,
+        learning_rate_schedule="cosine", verbose=0,
+    )  # fmt: skip
+    model = estimator.fit(train, 9)
+    with torch.inference_mode():
+        scores = model(torch.tensor([[3, 4, 5]]))[0, -1] @ model.item_vectors().T
+    assert int(scores[1:].argmax()) + 1 == 6
+
+
+def test_each_estimator_has_its_own_loss() -> None:
+    assert SASRecRegressorEstimator().loss == "mse"
+    with pytest.raises(ValueError, match="SASRecRegressorEstimator"):
+        SASRecClassifierEstimator(loss="mse")
+    with pytest.raises(TypeError):
+        SASRecRegressorEstimator(loss="bce")  # type: ignore[call-arg]
