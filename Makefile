@@ -10,6 +10,8 @@ PORT ?= 8080
 SOURCE ?=
 # Training budget of the demo in minutes.
 MINUTES ?= $(if $(SOURCE),10,1.75)
+# Recipe of `make bench-quality`, a file of benchmarks/recipes/.
+RECIPE ?= pipeline
 # Further options for pip, for instance an index with another build of torch.
 PIP_ARGS ?=
 
@@ -32,10 +34,10 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test lint docs up clean
+.PHONY: help setup demo test lint bench-quality docs up clean
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 setup: .venv/.done ## Make .venv with pinned dependencies and the embedded Airflow database
 
@@ -78,6 +80,11 @@ lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+bench-quality: setup ## Quality of a recipe on a parquet (SOURCE=your.parquet RECIPE=pipeline)
+	@test -n "$(SOURCE)" || { echo "Name the data: make bench-quality SOURCE=your.parquet"; exit 2; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
+	@$(BIN)/python benchmarks/quality.py --source $(SOURCE) --recipe $(RECIPE)
 
 docs: setup ## Draw the README's picture of the DAG and table of settings from the code
 	@$(BIN)/python docs/render.py

@@ -25,7 +25,7 @@ from sasrec_tasks.sasrec.batches import targets_per_epoch
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
 from sasrec_tasks.sasrec.fit import build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig
-from sasrec_tasks.sasrec.model import SASRecConfig
+from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
 from sasrec_tasks.sasrec.sequences import HeldOut, LeaveLastTwoOut
 from sasrec_tasks.sasrec.trainer import Progress
 from sasrec_tasks.sasrec.weights import save_model
@@ -70,6 +70,12 @@ def fit_config(settings: Settings) -> FitConfig:
     return FitConfig(implicit=implicit, **_shared_names(FitConfig, settings))
 
 
+def new_model(num_items: int, settings: Settings) -> SASRec:
+    """An untrained model of the sizes, and on the device, that the settings choose."""
+    sizes = SASRecConfig(num_items=num_items, **_shared_names(SASRecConfig, settings))
+    return build(sizes, settings.train.random_state).to(contents.device(settings))
+
+
 def _shared_names(kind: type, settings: Settings) -> dict[str, Any]:
     """The training settings that a class of the core has a field of the same name for."""
     train = settings.train.model_dump()
@@ -80,10 +86,7 @@ def _train(store: RunStore, settings: Settings, fingerprint: str, folder: Path) 
     data = contents.interactions(store, settings)
     _check_outcomes(data.split, settings)
     config = fit_config(settings)
-    model = build(
-        SASRecConfig(num_items=data.num_items, **_shared_names(SASRecConfig, settings)),
-        config.random_state,
-    ).to(contents.device(settings))
+    model = new_model(data.num_items, settings)
     train = data.split.train
     positions = targets_per_epoch(train.lengths, model.config.max_len, config.windows)
     shared, upload = store.shared_folder("train", "checkpoint")
