@@ -113,6 +113,11 @@ class Train(Group):
     )
     """How many of a user's most recent items the model reads."""
 
+    conv_width: int = Field(
+        default=1, ge=1, le=64, title="Convolution", json_schema_extra={"section": "model"}
+    )
+    """Items that a convolution ahead of attention mixes; 1 is none, as in the paper."""
+
     temperature: float | None = Field(
         default=None, gt=0, le=100, title="Temperature", json_schema_extra={"section": "model"}
     )

@@ -44,6 +44,7 @@ class SASRecEstimator:
     dropout_rate: float = 0.2  # on embeddings, attention weights and feed-forward
     attention_dropout: bool = True  # without it, attention weights are spared: faster on a CPU
     max_len: int | Auto = 50  # how many of the most recent items are read
+    conv_width: int = 1  # slots that a convolution ahead of attention mixes; 1: none
     temperature: float | None = None  # scores are cosines divided by it; None: dot products
 
     # the training

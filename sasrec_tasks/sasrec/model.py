@@ -30,10 +30,11 @@ class SASRecConfig:
     dropout_rate: float = 0.2  # on embeddings, attention weights and feed-forward
     attention_dropout: bool = True  # without it, attention weights are never held: twice as fast on CPU
     max_len: int = 50  # how many of the most recent items are read
+    conv_width: int = 1  # slots that a convolution ahead of attention mixes; 1: none
     temperature: float | None = None  # scores are cosines divided by it; None: dot products
 
     def __post_init__(self) -> None:
-        for name in ("num_items", "hidden_units", "num_blocks", "num_heads", "max_len"):
+        for name in ("num_items", "hidden_units", "num_blocks", "num_heads", "max_len", "conv_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.hidden_units % self.num_heads:
@@ -101,6 +102,27 @@ class Attention(nn.Module):
         return out
 
 
+class CausalConvolution(nn.Module):
+    """Each channel's weighted sum of a slot and the ones just before it; starts as the slot itself.
+
+    A depthwise convolution ahead of attention, after Primer (So et al., NeurIPS 2021): attention need
+    not learn to find the last few items by their positions.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width, channels))
+        nn.init.ones_(self.weight[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, D)."""
+        _, T, _ = x.shape
+        y = x * self.weight[0]
+        for back, weight in enumerate(self.weight[1:T], 1):
+            y = y + F.pad(x[:, :-back] * weight, (0, 0, back, 0))
+        return y
+
+
 class Block(nn.Module):
     """Attention, then a position-wise feed-forward net, each on a residual branch."""
 
@@ -108,6 +130,7 @@ class Block(nn.Module):
         super().__init__()
         d = config.hidden_units
         self.attention_norm = nn.LayerNorm(d)
+        self.convolution = CausalConvolution(d, config.conv_width) if config.conv_width > 1 else nn.Identity()
         self.attention = Attention(config)
         self.feed_forward_norm = nn.LayerNorm(d)
         self.feed_forward = nn.Sequential(
@@ -120,7 +143,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, T, D)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x)))
+        x = x + self.dropout(self.attention(self.convolution(self.attention_norm(x))))
         out: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         return out
 

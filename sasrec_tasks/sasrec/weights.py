@@ -16,7 +16,7 @@ from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "model.json"
 
-WHOLE_NUMBERS = ("num_items", "hidden_units", "num_blocks", "num_heads", "max_len")
+WHOLE_NUMBERS = ("num_items", "hidden_units", "num_blocks", "num_heads", "max_len", "conv_width")
 
 REMEDY = "restore the folder from a copy, or train and save the model again"
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sasrec_tasks.sasrec.model import Attention, Block, Dropout, SASRec, SASRecConfig
+from sasrec_tasks.sasrec.model import Attention, Block, CausalConvolution, Dropout, SASRec, SASRecConfig
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
@@ -24,13 +24,14 @@ def seeded(model: SASRec, items: torch.Tensor) -> torch.Tensor:
     return out
 
 
+@pytest.mark.parametrize("conv_width", [1, 4])
 @pytest.mark.parametrize("training", [False, True])
 @given(history=st.lists(st.integers(1, 30), min_size=2, max_size=10), data=st.data())
 @settings(deadline=None, max_examples=40)
 def test_no_position_attends_to_a_later_one(
-    random_model: ModelFactory, training: bool, history: list[int], data: st.DataObject
+    random_model: ModelFactory, training: bool, conv_width: int, history: list[int], data: st.DataObject
 ) -> None:
-    model = random_model(num_blocks=2, dropout_rate=0.3).train(training)
+    model = random_model(num_blocks=2, dropout_rate=0.3, conv_width=conv_width).train(training)
     slot = data.draw(st.integers(0, len(history) - 2))
     later = data.draw(st.lists(st.integers(1, 30), min_size=len(history), max_size=len(history)))
     changed = history[: slot + 1] + later[slot + 1 :]
@@ -50,13 +51,14 @@ def test_every_position_attends_to_all_earlier_ones(random_model: ModelFactory, 
         assert (differences[slot:] > 1e-4).all()
 
 
+@pytest.mark.parametrize("sizes", [{}, {"conv_width": 4, "temperature": 0.1}])
 @pytest.mark.parametrize("device", DEVICES)
 @given(rows=st.lists(histories, min_size=1, max_size=6), extra=st.integers(0, 10))
 @settings(deadline=None, max_examples=40)
 def test_padding_influences_nothing(
-    random_model: ModelFactory, device: str, rows: list[list[int]], extra: int
+    random_model: ModelFactory, device: str, sizes: dict[str, float], rows: list[list[int]], extra: int
 ) -> None:
-    model = random_model().to(device)
+    model = random_model(**sizes).to(device)
     width = min(max(len(row) for row in rows) + extra, 10)
     batch = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
     with torch.no_grad():
@@ -202,3 +204,16 @@ def test_without_attention_dropout_only_attention_is_spared(random_model: ModelF
     attention = block.attention
     x = torch.randn(2, 3, 8)
     assert torch.equal(attention(x), attention(x))
+
+
+def test_the_convolution_starts_as_nothing_and_mixes_the_last_slots() -> None:
+    convolution = CausalConvolution(3, 4)
+    x = torch.randn(2, 7, 3)
+    torch.testing.assert_close(convolution(x), x)
+    with torch.no_grad():
+        convolution.weight.normal_()
+    kernel = convolution.weight.flip(0).T[:, None]  # (channels, 1, width), oldest first
+    padded = torch.nn.functional.pad(x.transpose(1, 2), (3, 0))
+    wanted = torch.nn.functional.conv1d(padded, kernel, groups=3).transpose(1, 2)
+    torch.testing.assert_close(convolution(x), wanted)
+    torch.testing.assert_close(convolution(x[:, :2]), wanted[:, :2])  # rows shorter than the kernel
