@@ -24,7 +24,10 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +36,15 @@ import pandas as pd
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from quality import RESULTS, data, machine
+from quality import HERE, RESULTS, data, machine
 
 from sasrec_tasks import contents, pipeline, train
 from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import Interactions
 from sasrec_tasks.measures import popularity, rank, summarise, unseen_items
-from sasrec_tasks.naming import from_names
-from sasrec_tasks.sasrec.fit import build, fit
-from sasrec_tasks.sasrec.model import SASRecConfig
+from sasrec_tasks.naming import from_names, read_yaml
+from sasrec_tasks.sasrec.fit import fit
 from sasrec_tasks.sasrec.ranking import Scorer, constant_scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import Float32, Sequences
 
@@ -71,32 +74,43 @@ def main() -> None:
     arguments.add_argument(
         "--protocols", nargs="+", default=["honest", "leaked"], choices=["honest", "leaked"]
     )
+    arguments.add_argument("--recipes", nargs="*", default=[], help="of this project, honest only")
     arguments.add_argument("--max-len", type=int, default=200)
     arguments.add_argument("--epochs", type=int, default=200)
     arguments.add_argument("--patience", type=int, default=5)
     arguments.add_argument("--work", default=".demo/peers", help="folder for runs and hand-overs")
     arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = arguments.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for setup in options.setups:
         bench = Bench(options, setup)
-        for protocol in options.protocols:
-            rows.append(bench.ours(protocol))
-            if options.scikit_rec:
-                rows.append(bench.scikit_rec(protocol))
-            print(json.dumps(rows[-2:], indent=1), flush=True)
-        if options.rectools and "honest" in options.protocols:
-            rows.append(bench.rectools())
-        rows.append(bench.popularity())
+        for measure in measures_of(bench, options):
+            rows.append(measure())
+            print(rows[-1]["setup"], rows[-1]["protocol"], rows[-1]["model"], rows[-1]["sampled"], flush=True)
+            write(rows, bench, options)
+
+
+def measures_of(bench: Bench, options: argparse.Namespace) -> Iterator[Callable[[], dict[str, Any]]]:
+    """What is measured in a set-up, one row each."""
+    for protocol in options.protocols:
+        yield partial(bench.ours, protocol)
+        if options.scikit_rec:
+            yield partial(bench.scikit_rec, protocol)
+    if "honest" in options.protocols:
+        yield from (partial(bench.recipe, name) for name in options.recipes)
+        if options.rectools:
+            yield bench.rectools
+        yield bench.popularity
+
+
+def write(rows: list[dict[str, Any]], bench: Bench, options: argparse.Namespace) -> None:
+    """The rows so far."""
+    page = {**PAGE, "max_len": options.max_len, "epochs": options.epochs, "patience": options.patience}
     report = {
         "data": data(bench.store, options.source),
         "split": "leave-last-two-out",
-        "settings": {
-            **PAGE,
-            "max_len": options.max_len,
-            "epochs": options.epochs,
-            "patience": options.patience,
-        },
+        "settings": page,
+        "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "rows": rows,
     }
@@ -137,19 +151,26 @@ class Bench:
 
     def ours(self, protocol: str) -> dict[str, Any]:
         """This project's model, by the settings of the page."""
+        return self._ours("ours", protocol, self.settings)
+
+    def recipe(self, name: str) -> dict[str, Any]:
+        """This project's model, by a recipe."""
+        places = {place: getattr(self.settings, place) for place in ("source", "store", "table")}
+        values = read_yaml(HERE / "recipes" / f"{name}.yaml") | SETUPS[self.setup]
+        return self._ours(f"ours, recipe {name}", "honest", from_names({**places, **values}))
+
+    def _ours(self, name: str, protocol: str, settings: Settings) -> dict[str, Any]:
         split = self.interactions.split
-        config = SASRecConfig(
-            num_items=self.interactions.num_items,
-            max_len=self.options.max_len,
-            **{name: PAGE[name] for name in ("hidden_units", "num_blocks", "num_heads", "dropout_rate")},
+        model = train.new_model(self.interactions.num_items, settings)
+        result = fit(
+            model,
+            self._labelled(split.train if protocol == "honest" else split.whole),
+            replace(train.fit_config(settings), implicit=not self.is_labelled),
+            validation=split.validation,
         )
-        fit_config = replace(train.fit_config(self.settings), implicit=not self.is_labelled)
-        model = build(config, PAGE["random_state"])
-        trained_on = split.train if protocol == "honest" else split.whole
-        result = fit(model, self._labelled(trained_on), fit_config, validation=split.validation)
         seconds = sum(epoch.seconds for epoch in result.history)
         scorer = model_scorer(model.eval(), split.test.history)
-        return self._row("ours", protocol, scorer, seconds=seconds, epochs=len(result.history))
+        return self._row(name, protocol, scorer, seconds=seconds, epochs=len(result.history))
 
     def scikit_rec(self, protocol: str) -> dict[str, Any]:
         """scikit-rec, by the settings of the page; it cuts its validation out of what it is given."""
@@ -164,13 +185,15 @@ class Bench:
             },
         }
         trained_on = split.train if protocol == "honest" else split.whole
-        return self._peer("scikit-rec", "scikit_rec.py", self.options.scikit_rec, protocol, task, trained_on)
+        return self._peer(
+            "scikit-rec", "run_scikit_rec.py", self.options.scikit_rec, protocol, task, trained_on
+        )
 
     def rectools(self) -> dict[str, Any]:
         """RecTools with its defaults."""
         task = {"random_state": PAGE["random_state"], "settings": {}}
         train = self.interactions.split.train
-        return self._peer("RecTools", "rectools.py", self.options.rectools, "honest", task, train)
+        return self._peer("RecTools", "run_rectools.py", self.options.rectools, "honest", task, train)
 
     def popularity(self) -> dict[str, Any]:
         """Training events per item."""

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-sys.path.pop(0)  # this file's folder, where `rectools` is this file
 from lightning_fabric import seed_everything
 from rectools import Columns
 from rectools.dataset import Dataset

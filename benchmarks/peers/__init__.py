@@ -1,1 +1,0 @@
-"""Other libraries' SASRec, each run by the Python of an environment of its own."""
