@@ -71,7 +71,7 @@ class Dropout(nn.Module):
             return F.dropout(x, self.rate)
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
         kept = (words.view(torch.uint8)[: x.numel()] >= self.dropped).view(x.shape)
-        return x * kept * (256 / (256 - self.dropped))
+        return x * kept.to(x.dtype).mul_(256 / (256 - self.dropped))
 
 
 class Attention(nn.Module):
