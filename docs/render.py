@@ -1,7 +1,7 @@
-"""Writes what the README shows of the code: the picture of the DAG and the table of settings.
+"""Writes what the documents show of the code and of results: the DAG, settings, tables of figures.
 
-python docs/render.py            writes them into README.md
-python docs/render.py --check    only says whether README.md is up to date
+python docs/render.py            writes them into README.md and docs/quality.md
+python docs/render.py --check    only says whether they are up to date
 """
 
 from __future__ import annotations
@@ -15,26 +15,42 @@ from sasrec_tasks import pipeline
 from sasrec_tasks.naming import describe_settings
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import tables  # noqa: E402
+
+README, QUALITY = ROOT / "README.md", ROOT / "docs" / "quality.md"
 
 
 def main() -> int:
-    """Exit status 1 if the README is out of date and `--check` is given."""
-    before = README.read_text(encoding="utf-8")
-    after = rendered(before)
-    if "--check" in sys.argv:
-        return int(before != after)
-    README.write_text(after, encoding="utf-8")
-    return 0
+    """Exit status 1 if a document is out of date and `--check` is given."""
+    outdated = False
+    for file in (README, QUALITY):
+        before = file.read_text(encoding="utf-8")
+        after = rendered(before)
+        outdated |= before != after
+        if "--check" not in sys.argv:
+            file.write_text(after, encoding="utf-8")
+    return int(outdated and "--check" in sys.argv)
 
 
-def rendered(readme: str) -> str:
-    """The README with the parts between its markers drawn from the code."""
-    for name, content in (("dag", picture()), ("settings", settings_table())):
-        block = f"<!-- {name}: drawn from the code by `make docs` -->\n{content}\n<!-- end of {name} -->"
-        before, _, rest = readme.partition(f"<!-- {name}: ")
-        readme = before + block + rest.partition(f"<!-- end of {name} -->")[2]
-    return readme
+def rendered(document: str) -> str:
+    """The document with the parts between its markers drawn anew."""
+    parts = {
+        "dag": picture,
+        "settings": settings_table,
+        "recipes": tables.recipes,
+        "peers": tables.peers,
+        "ablation": tables.ablation,
+    }
+    for name, content in parts.items():
+        before, found, rest = document.partition(f"<!-- {name}: ")
+        if found:
+            block = (
+                f"<!-- {name}: drawn from the code by `make docs` -->\n{content()}\n<!-- end of {name} -->"
+            )
+            document = before + block + rest.partition(f"<!-- end of {name} -->")[2]
+    return document
 
 
 def picture() -> str:

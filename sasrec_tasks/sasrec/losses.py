@@ -97,13 +97,14 @@ class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, items: Tensor, targets: Tensor, label: Tensor) -> Tensor:
         positions, rows = len(hidden), max(BLOCK_SCORES // len(items), 1)
+        buffer = hidden.new_empty(min(rows, positions), len(items))  # once: fresh memory is slow to touch
         hidden_gradient, items_gradient = torch.empty_like(hidden), torch.zeros_like(items)
         total = hidden.new_zeros(())
         for start in range(0, positions, rows):
             block = slice(start, start + rows)
             weight = label[block, None] / positions
             target = targets[block, None]
-            scores = hidden[block] @ items.T
+            scores = torch.mm(hidden[block], items.T, out=buffer[: len(target)])
             scores[:, 0] = -torch.inf
             scores -= scores.amax(1, keepdim=True)
             shifted = scores.gather(1, target)

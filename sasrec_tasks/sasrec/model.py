@@ -102,7 +102,7 @@ class Attention(nn.Module):
         return out
 
 
-class CausalConvolution(nn.Module):
+class CausalConvolution(nn.Conv1d):
     """Each channel's weighted sum of a slot and the ones just before it; starts as the slot itself.
 
     A depthwise convolution ahead of attention, after Primer (So et al., NeurIPS 2021): attention need
@@ -110,17 +110,14 @@ class CausalConvolution(nn.Module):
     """
 
     def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(width, channels))
-        nn.init.ones_(self.weight[0])
+        super().__init__(channels, channels, width, groups=channels, bias=False)
+        with torch.no_grad():
+            self.weight.zero_()
+            self.weight[:, 0, -1] = 1
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, T, D)."""
-        _, T, _ = x.shape
-        y = x * self.weight[0]
-        for back, weight in enumerate(self.weight[1:T], 1):
-            y = y + F.pad(x[:, :-back] * weight, (0, 0, back, 0))
-        return y
+        return super().forward(F.pad(x.transpose(1, 2), (self.kernel_size[0] - 1, 0))).transpose(1, 2)
 
 
 class Block(nn.Module):

@@ -1,0 +1,121 @@
+"""The results of `results/` as Markdown tables, for the documentation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+Report = dict[str, Any]
+
+
+def reports(suffix: str, folder: Path = RESULTS) -> Iterator[Report]:
+    """The reports whose file is named `<data>.<suffix>.json`, by name."""
+    for file in sorted(folder.glob(f"*.{suffix}.json")):
+        yield json.loads(file.read_text(encoding="utf-8"))
+
+
+def recipes(folder: Path = RESULTS) -> str:
+    """A row per recipe and data set, popularity beside, best first."""
+    head = ["data", "recipe", "training", "full HR@10", "full NDCG@10", "sampled HR@10", "sampled NDCG@10"]
+    by_data: dict[str, list[Report]] = {}
+    for report in reports("*", folder):
+        if "recipe" in report and "curve" in report:
+            by_data.setdefault(report["data"]["file"], []).append(report)
+    rows = []
+    for file, found in by_data.items():
+        for report in sorted(found, key=lambda report: -report["metrics"]["full"]["ndcg@10"]):
+            training = report["training"]
+            link = f"[{report['recipe']}](../benchmarks/recipes/{report['recipe']}.yaml)"
+            about = f"{training['minutes']:.0f} min, {training['epochs']} epochs"
+            rows.append([_data(file), link, about, *_figures(report["metrics"])])
+        popular = found[0]["metrics"]["baselines"]["popularity"]
+        rows.append([_data(file), "popularity", "", *_figures(popular)])
+    return table(head, rows)
+
+
+def peers(folder: Path = RESULTS) -> str:
+    """A row per set-up, protocol and model."""
+    head = [
+        "data",
+        "set-up",
+        "protocol",
+        "model",
+        "full HR@10",
+        "full NDCG@10",
+        "sampled HR@10",
+        "sampled NDCG@10",
+        "seconds",
+    ]
+    rows = []
+    for report in reports("peers", folder):
+        for row in report["rows"]:
+            name = f"{row['model']} {row['version']}" if "version" in row else row["model"]
+            protocol = "*leaked*" if row["protocol"] == "leaked" else row["protocol"]
+            seconds = f"{row['seconds']:,.0f}" if "seconds" in row else ""
+            rows.append(
+                [_data(report["data"]["file"]), row["setup"], protocol, name, *_figures(row), seconds]
+            )
+    return table(head, rows)
+
+
+def ablation(folder: Path = RESULTS) -> str:
+    """A row per variant and data set: validation and test figures, and the difference to the recipe."""
+    head = [
+        "data",
+        "variant",
+        "seeds",
+        "validation NDCG@10",
+        "difference",
+        "test full NDCG@10",
+        "test sampled NDCG@10",
+    ]
+    rows = []
+    for report in reports("ablation", folder):
+        recipe = report["rows"]["recipe"]["mean"]["validation ndcg@10"]
+        for name, row in report["rows"].items():
+            mean, spread = row["mean"], row["spread"]
+
+            def figure(metric: str, mean: Report = mean, spread: Report = spread) -> str:
+                several = f" ± {spread[metric]:.4f}" if spread[metric] else ""
+                return f"{mean[metric]:.4f}{several}"
+
+            difference = mean["validation ndcg@10"] - recipe
+            rows.append(
+                [
+                    _data(report["data"]["file"]),
+                    name,
+                    str(len(row["runs"])),
+                    figure("validation ndcg@10"),
+                    "" if name == "recipe" else f"{difference:+.4f}".replace("-", "−"),
+                    figure("full ndcg@10"),
+                    figure("sampled ndcg@10"),
+                ]
+            )
+    return table(head, rows)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _data(file: str) -> str:
+    return file.removesuffix(".parquet")
+
+
+def _figures(metrics: Report) -> list[str]:
+    return [
+        _figure(metrics[protocol], metric)
+        for protocol in ("full", "sampled")
+        for metric in ("hr@10", "ndcg@10")
+    ]
+
+
+def _figure(figures: Report, metric: str) -> str:
+    low, high = figures["ci95"][metric]
+    return f"{figures[metric]:.4f} ({low:.3f}–{high:.3f})"
