@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ablation
 import optuna
 import peers_quality
 import pytest
@@ -77,3 +78,23 @@ def test_setups_are_measured_without_peers(call: Any) -> None:
         for protocol, model in (("honest", "ours"), ("leaked", "ours"), ("honest", "popularity"))
     ]
     assert all(0 <= row["sampled"]["hr@10"] <= 1 for row in rows)
+
+
+def test_an_ablation_goes_on_where_it_stopped(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+    measured = ablation.measured
+
+    def counted(*arguments: Any) -> dict[str, float]:
+        trained.append(1)
+        return measured(*arguments)
+
+    monkeypatch.setattr(ablation, "measured", counted)
+    arguments = ["--minutes", "0.01", "--seeds", "1", "2", "--variants", "recipe"]
+    call(ablation, *arguments)
+    out = call(ablation, *arguments, "loss: softmax over all items")
+    rows = json.loads((out / "source.ablation.json").read_text())["rows"]
+    assert len(trained) == 4
+    assert set(rows) == {"recipe", "loss: softmax over all items"}
+    assert set(rows["recipe"]["runs"]) == {"1", "2"}
+    values = [run["full ndcg@10"] for run in rows["recipe"]["runs"].values()]
+    assert rows["recipe"]["mean"]["full ndcg@10"] == pytest.approx(sum(values) / 2)

@@ -1,0 +1,84 @@
+"""Tables say what the result files hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tables
+
+
+def figures(value: float) -> dict[str, Any]:
+    block = dict.fromkeys(("hr@10", "ndcg@10"), value)
+    return {**block, "ci95": {name: [value - 0.01, value + 0.01] for name in block}}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder of results of one data set."""
+
+    def write(name: str, content: dict[str, Any]) -> None:
+        (tmp_path / name).write_text(json.dumps({"data": {"file": "d.parquet"}, **content}))
+
+    for recipe, value in (("worse", 0.1), ("better", 0.2)):
+        baseline = {"popularity": {"full": figures(0.05), "sampled": figures(0.5)}}
+        metrics = {"full": figures(value), "sampled": figures(0.6), "baselines": baseline}
+        training = {"minutes": 9.6, "epochs": 7}
+        write(f"d.{recipe}.json", {"recipe": recipe, "curve": {}, "metrics": metrics, "training": training})
+    common = {"setup": "soft", "full": figures(0.3), "sampled": figures(0.7)}
+    write(
+        "d.peers.json",
+        {
+            "rows": [
+                {**common, "protocol": "honest", "model": "ours", "seconds": 1234.4},
+                {**common, "protocol": "leaked", "model": "peer", "version": "0.1"},
+            ]
+        },
+    )
+    columns = ("validation ndcg@10", "full ndcg@10", "sampled ndcg@10")
+    write(
+        "d.ablation.json",
+        {
+            "rows": {
+                name: {
+                    "mean": dict.fromkeys(columns, mean),
+                    "spread": dict.fromkeys(columns, 0.001),
+                    "runs": {"1": {}, "2": {}},
+                }
+                for name, mean in (("recipe", 0.2), ("less", 0.15))
+            }
+        },
+    )
+    return tmp_path
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_recipes_are_best_first_with_popularity_beside(results: Path) -> None:
+    rows = cells(tables.recipes(results))
+    assert [row[1].split("]")[0].strip("[") for row in rows] == ["better", "worse", "popularity"]
+    assert rows[0][0] == "d"
+    assert rows[0][2] == "10 min, 7 epochs"
+    assert rows[0][3] == "0.2000 (0.190–0.210)"
+
+
+def test_leaks_are_marked(results: Path) -> None:
+    rows = cells(tables.peers(results))
+    assert [row[2:4] for row in rows] == [["honest", "ours"], ["*leaked*", "peer 0.1"]]
+    assert rows[0][-1] == "1,234"
+
+
+def test_an_ablation_is_told_as_a_difference_with_its_spread(results: Path) -> None:
+    rows = cells(tables.ablation(results))
+    assert rows[0][1:5] == ["recipe", "2", "0.2000 ± 0.0010", ""]
+    assert rows[1][4] == "−0.0500"
+
+
+def test_the_committed_results_can_be_told() -> None:
+    for render in (tables.recipes, tables.peers, tables.ablation):
+        widths = {line.count("|") for line in render().splitlines()}
+        assert len(widths) == 1
