@@ -25,8 +25,9 @@ WITH new_lists AS (SELECT USER_ID, list(ITEM_ID) AS items FROM new GROUP BY USER
      old_lists AS (SELECT USER_ID, list(ITEM_ID) AS items FROM old GROUP BY USER_ID)
 SELECT count(new_lists.USER_ID) FILTER (old_lists.USER_ID IS NULL) AS users_new,
        count(old_lists.USER_ID) FILTER (new_lists.USER_ID IS NULL) AS users_gone,
-       avg(len(list_intersect(new_lists.items, old_lists.items)) / len(new_lists.items))
-           FILTER (new_lists.USER_ID IS NOT NULL AND old_lists.USER_ID IS NOT NULL) AS overlap,
+       -- rounded: the order of summing differs between threads, the digest of a version must not
+       round(avg(len(list_intersect(new_lists.items, old_lists.items)) / len(new_lists.items))
+           FILTER (new_lists.USER_ID IS NOT NULL AND old_lists.USER_ID IS NOT NULL), 12) AS overlap,
        count(*) FILTER (list_sort(new_lists.items) = list_sort(old_lists.items)) AS users_with_the_same_items
 FROM new_lists FULL JOIN old_lists USING (USER_ID)
 """
