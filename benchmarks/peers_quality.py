@@ -169,7 +169,7 @@ class Bench:
             validation=split.validation,
         )
         seconds = sum(epoch.seconds for epoch in result.history)
-        scorer = model_scorer(model.eval(), split.test.history)
+        scorer = model_scorer(model, split.test.history)
         return self._row(name, protocol, scorer, seconds=seconds, epochs=len(result.history))
 
     def scikit_rec(self, protocol: str) -> dict[str, Any]:

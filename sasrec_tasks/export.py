@@ -169,8 +169,7 @@ class _Rows:
 
     def popularity(self) -> Float32:
         """Share of all events per item, (num_items + 1,); −inf where an item has none."""
-        whole = self.data.split.whole
-        counts = np.bincount(whole.items[whole.flat()[2]], minlength=self.data.num_items + 1)
+        counts = self.data.split.whole.item_counts(self.data.num_items)
         shares = counts / max(counts.sum(), 1)
         return np.where(counts > 0, shares, -np.inf).astype(np.float32)
 

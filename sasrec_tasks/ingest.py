@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -148,8 +148,8 @@ class _Snapshot:
         """The schema of a file that has all needed columns."""
         with self._open(file) as content, _blaming(file.path, self.fs):
             schema: pa.Schema = pq.read_schema(content)
-        for name in self._from_path(file, schema):
-            schema = schema.append(pa.field(name, pa.string()))
+        for name, value in self._from_path(file, schema).items():
+            schema = schema.append(pa.field(name, value.type))
         needed = self._needed(schema)
         missing = [name for name in needed if name not in schema.names]
         twice = [name for name in dict.fromkeys(needed) if schema.names.count(name) > 1]
@@ -200,19 +200,26 @@ class _Snapshot:
             needed = [name for name in self._needed(parquet.schema_arrow) if name not in in_path]
             for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, columns=needed):
                 for name, value in in_path.items():
-                    batch = batch.append_column(name, pa.repeat(pa.scalar(value, pa.string()), len(batch)))
+                    batch = batch.append_column(name, pa.repeat(value, len(batch)))
                 if len(batch):
-                    yield self._in_contract(batch, file.path, in_path)
+                    yield self._in_contract(batch, file.path)
 
-    def _from_path(self, file: SourceFile, schema: pa.Schema) -> dict[str, str | None]:
-        """Needed columns that the file leaves to its Hive path."""
-        return {
-            name: value
-            for name, value in file.partition.items()
-            if name in self.names.values() and name not in schema.names
-        }
+    def _from_path(self, file: SourceFile, schema: pa.Schema) -> dict[str, pa.Scalar]:
+        """Needed columns that the file leaves to its Hive path, of the contract's types."""
+        partition = file.partition
+        types = {"OUTCOME": pa.float64(), "TIMESTAMP": pa.int64()}
+        found = {}
+        for column, name in self.names.items():
+            if name in partition and name not in schema.names:
+                try:
+                    found[name] = pa.scalar(partition[name], pa.string()).cast(types.get(column, pa.string()))
+                except pa.ArrowInvalid as error:
+                    raise BadData(
+                        f"{file.path}: {name}: {error}: rename the folder, or put the column into the file"
+                    ) from error
+        return found
 
-    def _in_contract(self, batch: pa.RecordBatch, path: str, in_path: Container[str]) -> pa.RecordBatch:
+    def _in_contract(self, batch: pa.RecordBatch, path: str) -> pa.RecordBatch:
         """Columns named and typed as in the contract; what can't be is left for `validate` to report."""
         columns: list[pa.Array] = []
         for column in COLUMNS:
@@ -223,8 +230,6 @@ class _Snapshot:
             if pa.types.is_dictionary(values.type):
                 values = values.dictionary_decode()
             try:
-                if column in ("OUTCOME", "TIMESTAMP") and self.names[column] in in_path:
-                    values = values.cast(pa.float64() if column == "OUTCOME" else pa.int64())
                 if column == "TIMESTAMP":
                     values = self._timestamps(values, path)
                 elif column == "OUTCOME":

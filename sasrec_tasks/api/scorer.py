@@ -30,7 +30,7 @@ class SequentialScorer:
     def train(self, items: Vocabulary, train: Sequences, validation: HeldOut | None) -> None:
         """Train the estimator, and count how often each item occurs in training."""
         self.estimator.fit(train, len(items), validation)
-        counts = np.bincount(train.items[train.flat()[2]], minlength=len(items) + 1)
+        counts = train.item_counts(len(items))
         self.restore(items, (counts / max(counts.sum(), 1)).astype(np.float32))
 
     def restore(self, items: Vocabulary, popularity: Float32) -> None:

@@ -71,6 +71,10 @@ class Sequences:
         columns = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return rows, columns, np.repeat(self.starts, lengths) + columns
 
+    def item_counts(self, num_items: int) -> Int64:
+        """Events of each item, (num_items + 1,); the first is of padding, 0."""
+        return np.bincount(self.items[self.flat()[2]], minlength=num_items + 1)
+
     def padded(self) -> npt.NDArray[np.int64]:
         """The sequences as rows of a matrix, each followed by padding: (users, longest)."""
         rows, columns, positions = self.flat()

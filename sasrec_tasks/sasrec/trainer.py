@@ -130,7 +130,7 @@ class Trainer:
         factor = min(epochs / config.warmup_epochs, 1.0) if config.warmup_epochs else 1.0
         if config.learning_rate_schedule == "cosine":
             share = max(epochs - config.warmup_epochs, 0) / max(config.epochs - config.warmup_epochs, 1e-9)
-            if config.max_minutes is not None:
+            if config.max_minutes:
                 share = max(share, 1 - (deadline - time.monotonic()) / (60 * config.max_minutes))
             factor *= 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
         for group in self.optimizer.param_groups:

@@ -54,6 +54,9 @@ def test_flat_and_padded_show_each_event_in_its_place(
     assert places == [(u, t, item) for u, row in enumerate(expected) for t, item in enumerate(row)]
     width = max([len(row) for row in expected] + [1])
     assert part.padded().tolist() == [row + [0] * (width - len(row)) for row in expected]
+    num_items = max([item for row in expected for item in row], default=1)
+    counted = [sum(row.count(item) for row in expected) for item in range(num_items + 1)]
+    assert part.item_counts(num_items).tolist() == counted
 
 
 def reference_split(events: Events, min_outcome: float, min_user_events: int) -> dict[str, list[object]]:

@@ -65,6 +65,11 @@ def test_the_schedule_ends_with_the_time_budget(
         assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(wanted, abs=1e-4)
 
 
+def test_a_schedule_without_any_time_is_no_error(random_split: LeaveLastTwoOut) -> None:
+    result = fit(build(SIZES, 1), random_split.train, replace(RECIPE, max_minutes=0.0))
+    assert (result.stopped, len(result.history)) == ("time", 1)
+
+
 def test_without_decay_the_average_is_the_newest_weights(random_split: LeaveLastTwoOut) -> None:
     trainer = Trainer(build(SIZES, 1), random_split.train, replace(RECIPE, average_decay=0.0))
     trainer.epoch(1, math.inf, lambda _: None)
