@@ -106,7 +106,9 @@ def measured(interactions: Interactions, settings: Settings) -> dict[str, float]
     model = train.new_model(interactions.num_items, settings)
     split = interactions.split
     validation = train.some_users(split.validation, settings)
-    result = fit(model, split.train, train.fit_config(settings), validation=validation)
+    result = fit(
+        model, split.train, train.fit_config(interactions.num_items, settings), validation=validation
+    )
     ranks = rank(model_scorer(model, split.test.history), split.test, unseen_items(interactions, settings))
     figures = {
         f"{protocol} {metric}": float(column.mean())

@@ -165,7 +165,7 @@ class Bench:
         result = fit(
             model,
             self._labelled(split.train if protocol == "honest" else split.whole),
-            replace(train.fit_config(settings), implicit=not self.is_labelled),
+            replace(train.fit_config(self.interactions.num_items, settings), implicit=not self.is_labelled),
             validation=split.validation,
         )
         seconds = sum(epoch.seconds for epoch in result.history)

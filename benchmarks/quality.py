@@ -131,9 +131,7 @@ def draw(report: dict[str, Any], file: Path) -> None:
         minutes.append(total)
     figure, left = plt.subplots(figsize=(8, 4.5), layout="constrained")
     right = left.twinx()
-    left.plot(
-        minutes, curve["loss"], color="tab:gray", label=f"training loss ({report['settings']['train.loss']})"
-    )
+    left.plot(minutes, curve["loss"], color="tab:gray", label=f"training loss ({report['training']['loss']})")
     right.plot(minutes, curve["metric"], color="tab:blue", label="validation NDCG@10, full ranking")
     best = report["training"]["best_epoch"]
     right.axvline(minutes[best - 1], color="tab:blue", linewidth=0.8, linestyle=":")

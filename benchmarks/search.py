@@ -74,7 +74,7 @@ def main() -> None:
         fit(
             model,
             interactions.split.train,
-            train.fit_config(settings),
+            train.fit_config(interactions.num_items, settings),
             validation=train.some_users(interactions.split.validation, settings),
             on_epoch=on_epoch,
         )

@@ -85,63 +85,71 @@ class Split(Group):
 
 
 class Train(Group):
-    """The model and how it is trained; defaults as in the paper and in scikit-rec."""
+    """The model and how it is trained; the defaults are what has done best (docs/quality.md)."""
 
     hidden_units: int = Field(
-        default=50, ge=1, le=4096, title="Hidden units", json_schema_extra={"section": "model"}
+        default=64, ge=1, le=4096, title="Hidden units", json_schema_extra={"section": "model"}
     )
     """Width of embeddings and attention, divisible by num_heads."""
 
     num_blocks: int = Field(default=2, ge=1, le=64, title="Blocks", json_schema_extra={"section": "model"})
     """Transformer blocks."""
 
-    num_heads: int = Field(default=1, ge=1, le=64, title="Heads", json_schema_extra={"section": "model"})
+    num_heads: int = Field(default=2, ge=1, le=64, title="Heads", json_schema_extra={"section": "model"})
     """Attention heads."""
 
     dropout_rate: float = Field(
-        default=0.2, ge=0, lt=1, title="Dropout", json_schema_extra={"section": "model"}
+        default=0.3, ge=0, lt=1, title="Dropout", json_schema_extra={"section": "model"}
     )
     """On embeddings, attention weights and feed-forward."""
 
     attention_dropout: bool = Field(
-        default=True, title="Dropout on attention", json_schema_extra={"section": "model"}
+        default=False, title="Dropout on attention", json_schema_extra={"section": "model"}
     )
     """Dropout on attention weights, too; without it, training on a CPU is about twice as fast."""
 
     max_len: int = Field(
-        default=50, ge=1, le=10_000, title="History length", json_schema_extra={"section": "model"}
+        default=200, ge=1, le=10_000, title="History length", json_schema_extra={"section": "model"}
     )
     """How many of a user's most recent items the model reads."""
 
+    positions: Literal["learned", "rotary"] = Field(
+        default="rotary", title="Positions", json_schema_extra={"section": "model"}
+    )
+    """How attention knows order: by an embedding of each position, as in the paper, or by distances."""
+
     conv_width: int = Field(
-        default=1, ge=1, le=64, title="Convolution", json_schema_extra={"section": "model"}
+        default=4, ge=1, le=64, title="Convolution", json_schema_extra={"section": "model"}
     )
     """Items that a convolution ahead of attention mixes; 1 is none, as in the paper."""
 
     temperature: float | None = Field(
-        default=None, gt=0, le=100, title="Temperature", json_schema_extra={"section": "model"}
+        default=0.06, gt=0, le=100, title="Temperature", json_schema_extra={"section": "model"}
     )
     """Scores are cosines divided by it; None takes dot products, as the paper."""
 
-    loss: Literal["bce", "gbce", "mse", "sampled_softmax", "softmax"] = Field(default="bce", title="Loss")
-    """Binary cross-entropy (bce, gbce), cross-entropy over sampled or all items, or squared error (mse)."""
+    loss: Literal["auto", "bce", "gbce", "mse", "sampled_softmax", "softmax"] = Field(
+        default="auto", title="Loss"
+    )
+    """Binary cross-entropy (bce, gbce), cross-entropy over sampled or all items, or squared error (mse);
+    "auto" is mse for ratings, else softmax up to 20,000 items, and sampled_softmax beyond."""
 
     outcome: Literal["implicit", "soft", "rating"] = Field(default="implicit", title="Meaning of OUTCOME")
     """implicit: every event is a positive; soft: a label in [0, 1]; rating: a number to predict (with mse)."""
 
-    num_negatives: int = Field(default=1, ge=1, le=10_000, title="Negatives")
-    """Random items a positive is trained against; softmax needs none."""
+    num_negatives: int = Field(default=1024, ge=1, le=10_000, title="Negatives")
+    """Random items that a positive is trained against; softmax takes all."""
 
-    shared_negatives: bool = Field(default=False, title="Shared negatives")
+    shared_negatives: bool = Field(default=True, title="Shared negatives")
     """The same negatives for all positions of a batch: many of them cost little."""
 
     gbce_t: float = Field(default=0.75, ge=0, le=1, title="Calibration of gbce")
     """0 is bce, 1 gives scores that are probabilities."""
 
-    windows: Literal["last", "all"] = Field(default="last", title="Windows")
+    windows: Literal["last", "all"] = Field(default="all", title="Windows")
     """Train on each user's last max_len events (last), or on all of them, cut in windows (all)."""
 
-    learning_rate: float = Field(default=0.001, gt=0, le=1, title="Learning rate")
+    learning_rate: float = Field(default=0.002, gt=0, le=1, title="Learning rate")
     """Step size of Adam."""
 
     learning_rate_schedule: Literal["constant", "cosine"] = Field(
@@ -149,23 +157,23 @@ class Train(Group):
     )
     """cosine: fall to 0 at the last of `epochs`, or at the end of the time budget if that comes first."""
 
-    warmup_epochs: float = Field(default=0.0, ge=0, le=1000, title="Warm-up")
+    warmup_epochs: float = Field(default=1.0, ge=0, le=1000, title="Warm-up")
     """Epochs over which the learning rate rises from 0."""
 
-    adam_beta2: float = Field(default=0.999, ge=0, lt=1, title="Adam's β₂")
+    adam_beta2: float = Field(default=0.98, ge=0, lt=1, title="Adam's β₂")
     """Decay of Adam's second moment."""
 
     weight_decay: float = Field(default=0.0, ge=0, le=1, title="Weight decay")
     """L2 term of Adam."""
 
-    average_decay: float | None = Field(default=None, ge=0, lt=1, title="Moving average")
+    average_decay: float | None = Field(default=0.999, ge=0, lt=1, title="Moving average")
     """Decay of the moving average of the weights that is validated and kept in their place; None: none."""
 
     batch_size: int = Field(default=128, ge=1, le=1_000_000, title="Batch size")
-    """Users in a batch."""
+    """Users in a batch, if batch_slots is none."""
 
-    batch_slots: int | None = Field(default=None, ge=1, le=10_000_000, title="Batch slots")
-    """If set, a batch is as many users as fit in so many slots (users × longest history) instead."""
+    batch_slots: int | None = Field(default=4096, ge=1, le=10_000_000, title="Batch slots")
+    """A batch is as many users as fit in so many slots (users × longest history); None: batch_size users."""
 
     epochs: int = Field(default=200, ge=1, le=100_000, title="Epochs")
     """At most so many passes over the training events."""
@@ -196,7 +204,12 @@ class Train(Group):
             raise ValueError(
                 f"hidden_units={self.hidden_units} must be divisible by num_heads={self.num_heads}"
             )
-        if self.outcome == "rating" and self.loss != "mse":
+        if self.positions == "rotary" and self.hidden_units // self.num_heads % 2:
+            raise ValueError(
+                f"positions='rotary' needs heads of even width: hidden_units={self.hidden_units} / "
+                f"num_heads={self.num_heads} is {self.hidden_units // self.num_heads}"
+            )
+        if self.outcome == "rating" and self.loss not in ("auto", "mse"):
             raise ValueError('outcome="rating" is a regression: it needs loss="mse"')
         return self
 

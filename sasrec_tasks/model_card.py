@@ -69,7 +69,7 @@ def as_markdown(card: Card) -> str:
     )
     parts = [
         f"# SASRec of run {_code(card['run_id'])}",
-        f"Weights {_code(card['weights_sha256'][:16])}; {sizes}; loss {_code(settings['train.loss'])}.",
+        f"Weights {_code(card['weights_sha256'][:16])}; {sizes}; loss {_code(training['loss'])}.",
         "## Data",
         f"{_code(data['source'])}: {data['events']:,} events of {data['users']:,} users and {data['items']:,} items, "
         f"from {data['first_event']} to {data['last_event']}; {data['rejected_rows']:,} of {data['rows']:,} rows "

@@ -21,6 +21,7 @@ from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import HISTORY
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.progress import bar
+from sasrec_tasks.sasrec.advice import advised_loss
 from sasrec_tasks.sasrec.batches import targets_per_epoch
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
 from sasrec_tasks.sasrec.fit import build, fit
@@ -47,7 +48,7 @@ def run(store: RunStore, settings: Settings) -> Summary:
     """Write `model.safetensors`, `model.json` and `history.parquet`.
 
     Returns:
-        epochs, best_epoch, metric (of the best epoch), stopped (why), resumed_from_epoch, device.
+        epochs, best_epoch, metric (of the best epoch), stopped (why), resumed_from_epoch, loss, device.
 
     Raises:
         BadData: nothing to train on, or an OUTCOME that `train.outcome` has no meaning for.
@@ -64,10 +65,12 @@ def run(store: RunStore, settings: Settings) -> Summary:
     )
 
 
-def fit_config(settings: Settings) -> FitConfig:
-    """The core's settings out of the pipeline's."""
-    implicit = settings.train.outcome == "implicit"
-    return FitConfig(implicit=implicit, **_shared_names(FitConfig, settings))
+def fit_config(num_items: int, settings: Settings) -> FitConfig:
+    """The core's settings out of the pipeline's, for a catalogue of so many items."""
+    named = _shared_names(FitConfig, settings)
+    if named["loss"] == "auto":
+        named["loss"] = "mse" if settings.train.outcome == "rating" else advised_loss(num_items)
+    return FitConfig(implicit=settings.train.outcome == "implicit", **named)
 
 
 def new_model(num_items: int, settings: Settings) -> SASRec:
@@ -85,7 +88,7 @@ def _shared_names(kind: type, settings: Settings) -> dict[str, Any]:
 def _train(store: RunStore, settings: Settings, fingerprint: str, folder: Path) -> Summary:
     data = contents.interactions(store, settings)
     _check_outcomes(data.split, settings)
-    config = fit_config(settings)
+    config = fit_config(data.num_items, settings)
     model = new_model(data.num_items, settings)
     train = data.split.train
     positions = targets_per_epoch(train.lengths, model.config.max_len, config.windows)
@@ -126,6 +129,7 @@ def _train(store: RunStore, settings: Settings, fingerprint: str, folder: Path) 
         "metric": best.metric,
         "stopped": result.stopped,
         "resumed_from_epoch": result.resumed_from_epoch,
+        "loss": config.loss,
         "device": contents.device(settings),
     }
     save_model(model, folder, training=summary, settings=settings.train.model_dump(mode="json"))

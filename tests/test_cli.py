@@ -177,7 +177,7 @@ def test_a_damaged_file_is_named(command: Command, finished: Any, place: Any, da
         (["train.hidden_units=50", "train.num_heads=3"], ["train.hidden_units=50", "num_heads=3"]),
         (["train.epoch=3"], ["train.epoch", "did you mean train.epochs?"]),
         (["top_k=3"], ["top_k", "did you mean export.top_k?"]),
-        (["train.outcome=rating"], ['outcome="rating"', 'loss="mse"']),
+        (["train.outcome=rating", "train.loss=bce"], ['outcome="rating"', 'loss="mse"']),
         (["train.learning_rate=1000"], ["train.learning_rate=1000"]),
         (["train.epochs"], ["train.epochs", "name=value"]),
         (["train.epochs=many"], ["train.epochs='many'"]),

@@ -16,18 +16,19 @@ from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.naming import as_names, from_names
 
 DEFAULTS: dict[str, Any] = {
-    "train.hidden_units": 50,
+    "train.hidden_units": 64,
     "train.num_blocks": 2,
-    "train.num_heads": 1,
-    "train.dropout_rate": 0.2,
-    "train.num_negatives": 1,
-    "train.max_len": 50,
-    "train.learning_rate": 0.001,
+    "train.num_heads": 2,
+    "train.dropout_rate": 0.3,
+    "train.num_negatives": 1024,
+    "train.shared_negatives": True,
+    "train.max_len": 200,
+    "train.learning_rate": 0.002,
     "train.epochs": 200,
-    "train.batch_size": 128,
+    "train.batch_slots": 4096,
     "train.weight_decay": 0,
     "train.random_state": 42,
-    "train.loss": "bce",
+    "train.loss": "auto",
     "train.outcome": "implicit",
     "train.early_stopping_patience": 10,
     "train.validation_users": 10_000,
@@ -86,7 +87,7 @@ def test_a_value_inside_a_mapping_is_refused_by_its_key() -> None:
     ("values", "said"),
     [
         ({"train.hidden_units": 50, "train.num_heads": 3}, ("train.", "hidden_units=50", "num_heads=3")),
-        ({"train.outcome": "rating"}, ("train.", 'outcome="rating"', 'loss="mse"')),
+        ({"train.outcome": "rating", "train.loss": "bce"}, ("train.", 'outcome="rating"', 'loss="mse"')),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(values: dict[str, Any], said: tuple[str, ...]) -> None:

@@ -29,7 +29,9 @@ some_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 def settings(draw: st.DrawFn) -> dict[str, Any]:
     heads = draw(st.integers(1, 4))
     loss, outcome = draw(
-        st.sampled_from([("bce", "implicit"), ("bce", "soft"), ("mse", "implicit"), ("mse", "rating")])
+        st.sampled_from(
+            [("auto", "rating"), ("bce", "implicit"), ("bce", "soft"), ("mse", "implicit"), ("mse", "rating")]
+        )
     )
     values = draw(
         st.fixed_dictionaries(
@@ -54,7 +56,7 @@ def settings(draw: st.DrawFn) -> dict[str, Any]:
             },
         )
     )
-    fitting = {"train.num_heads": heads, "train.hidden_units": heads * draw(st.integers(1, 64))}
+    fitting = {"train.num_heads": heads, "train.hidden_units": 2 * heads * draw(st.integers(1, 64))}
     return values | fitting | {"train.loss": loss, "train.outcome": outcome}
 
 
@@ -216,7 +218,7 @@ def test_the_form_knows_bounds_choices_and_what_may_be_empty() -> None:
     assert schemas["train.epochs"]["minimum"] == 1
     assert schemas["validate.max_rejected_share"]["maximum"] == 1
     assert schemas["train.dropout_rate"]["exclusiveMaximum"] == 1
-    assert schemas["train.loss"]["enum"] == ["bce", "gbce", "mse", "sampled_softmax", "softmax"]
+    assert schemas["train.loss"]["enum"] == ["auto", "bce", "gbce", "mse", "sampled_softmax", "softmax"]
     assert schemas["train.early_stopping_patience"]["type"] == ["integer", "null"]
     assert schemas["train.early_stopping_patience"]["minimum"] == 1
     assert schemas["as_of"]["format"] == "date-time"

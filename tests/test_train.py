@@ -123,7 +123,7 @@ def test_the_best_weights_are_restored(place: Any, metric: str) -> None:
     assert len(rows) == summary["best_epoch"] + 3
     model = contents.model(store, store.settings())
     data = contents.interactions(store, store.settings())
-    again = fit.validate(model, data.split.validation, fit_config(store.settings()))
+    again = fit.validate(model, data.split.validation, fit_config(data.num_items, store.settings()))
     assert again == pytest.approx(summary["metric"], rel=1e-5)
 
 

@@ -12,13 +12,13 @@ from rich import get_console
 
 from sasrec_tasks import progress
 from sasrec_tasks.bars import bars
+from sasrec_tasks.sasrec.advice import advised_max_len, advised_sizes
 from sasrec_tasks.sasrec.batches import Windows, targets_per_epoch
 from sasrec_tasks.sasrec.fit import FitResult, build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig, Metric, Schedule
 from sasrec_tasks.sasrec.losses import Loss
-from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
+from sasrec_tasks.sasrec.model import Positions, SASRec, SASRecConfig
 from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64, Sequences
-from sasrec_tasks.sasrec.sizes import advised_max_len, advised_sizes
 from sasrec_tasks.sasrec.trainer import Progress
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class SASRecEstimator:
     dropout_rate: float = 0.2  # on embeddings, attention weights and feed-forward
     attention_dropout: bool = True  # without it, attention weights are spared: faster on a CPU
     max_len: int | Auto = 50  # how many of the most recent items are read
+    positions: Positions = "learned"  # an embedding for each; "rotary": by distances
     conv_width: int = 1  # slots that a convolution ahead of attention mixes; 1: none
     temperature: float | None = None  # scores are cosines divided by it; None: dot products
 

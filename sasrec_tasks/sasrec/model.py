@@ -1,22 +1,25 @@
 """SASRec (Kang & McAuley, ICDM 2018): a causal transformer over a user's items.
 
-Pre-norm blocks, GELU feed-forward of four times the width, learned positions, output scores by
-the input embedding itself.
+Pre-norm blocks, GELU feed-forward of four times the width, learned or rotary positions, output scores
+by the input embedding itself.
 
-Rows are laid out oldest first with the padding at the end, while *positions* are counted from the
-right: the most recent item of a row always has the last position, ``max_len - 1``. Under causal
+Rows are laid out oldest first with the padding at the end, while learned *positions* are counted from
+the right: the most recent item of a row always has the last position, ``max_len - 1``. Under causal
 attention no real slot can then see a padded one, so padding needs no mask and influences nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sasrec_tasks.sasrec.sequences import PADDING
+
+Positions = Literal["learned", "rotary"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class SASRecConfig:
     dropout_rate: float = 0.2  # on embeddings, attention weights and feed-forward
     attention_dropout: bool = True  # without it, attention weights are never held: twice as fast on CPU
     max_len: int = 50  # how many of the most recent items are read
+    positions: Positions = "learned"  # an embedding for each, or queries and keys turned by their distance
     conv_width: int = 1  # slots that a convolution ahead of attention mixes; 1: none
     temperature: float | None = None  # scores are cosines divided by it; None: dot products
 
@@ -41,14 +45,27 @@ class SASRecConfig:
             raise ValueError(
                 f"hidden_units ({self.hidden_units}) must be divisible by num_heads ({self.num_heads})"
             )
+        if self.positions not in get_args(Positions):
+            raise ValueError(
+                f"positions must be one of {', '.join(get_args(Positions))}, not {self.positions!r}"
+            )
+        if self.positions == "rotary" and self.hidden_units // self.num_heads % 2:
+            raise ValueError(
+                f"rotary positions need heads of even width: hidden_units / num_heads is "
+                f"{self.hidden_units // self.num_heads}"
+            )
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f"dropout_rate must be in [0, 1), not {self.dropout_rate}")
         if self.temperature is not None and not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, not {self.temperature}")
 
-    def as_dict(self) -> dict[str, int | float | bool | None]:
+    def as_dict(self) -> dict[str, int | float | bool | str | None]:
         """The sizes by name, as JSON can hold them."""
         return asdict(self)
+
+
+ROTARY_BASE = 1000.0
+"""Turns the slowest pair of channels by a fraction of a circle over some hundred slots."""
 
 
 class Dropout(nn.Module):
@@ -74,6 +91,26 @@ class Dropout(nn.Module):
         return x * kept.to(x.dtype).mul_(256 / (256 - self.dropped))
 
 
+def rotated(x: Tensor) -> Tensor:
+    """Rotary positions (Su et al., RoFormer, 2021): a query meets a key by their distance alone.
+
+    Channels, in pairs, are turned by angles in proportion to the slot. So every slot of a row trains
+    what the last one needs when it is served; learned positions train the last one once a row.
+
+    Args:
+        x: (..., T, width) queries or keys, width even.
+
+    Returns:
+        (..., T, width).
+    """
+    T, width = x.shape[-2:]
+    frequencies = ROTARY_BASE ** -(torch.arange(0, width, 2, device=x.device) / width)  # (width / 2,)
+    angles = torch.arange(T, device=x.device)[:, None] * frequencies  # (T, width / 2)
+    cosine, sine = angles.cos(), angles.sin()
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1)
+
+
 class Attention(nn.Module):
     """Causal multi-head self-attention (paper, section III-B)."""
 
@@ -83,12 +120,15 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.hidden_units, 3 * config.hidden_units)
         self.out = nn.Linear(config.hidden_units, config.hidden_units)
         self.dropout = Dropout(config.dropout_rate if config.attention_dropout else 0.0)
+        self.rotary = config.positions == "rotary"
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, T, D); a slot sees itself and the slots before it."""
         B, T, D = x.shape
         heads = self.qkv(x).view(B, T, 3, self.num_heads, D // self.num_heads)
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        if self.rotary:
+            q, k = rotated(q), rotated(k)
         if self.training and self.dropout.rate > 0 and not x.is_cuda:
             # The fused CPU kernel has no dropout; its fallback draws Bernoulli numbers.
             future = torch.ones(T, T, dtype=torch.bool).triu(1)
@@ -156,7 +196,8 @@ class SASRec(nn.Module):
         super().__init__()
         self.config = config
         self.item_embedding = nn.Embedding(config.num_items + 1, config.hidden_units, padding_idx=PADDING)
-        self.position_embedding = nn.Embedding(config.max_len, config.hidden_units)
+        if config.positions == "learned":
+            self.position_embedding = nn.Embedding(config.max_len, config.hidden_units)
         self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.norm = nn.LayerNorm(config.hidden_units)
@@ -174,10 +215,13 @@ class SASRec(nn.Module):
         _, T = items.shape
         if self.config.max_len < T:
             raise ValueError(f"rows of {T} items for a model of max_len={self.config.max_len}")
-        lengths = (items != PADDING).sum(1, keepdim=True)  # (B, 1)
-        slots = torch.arange(T, device=items.device)  # (T,)
-        positions = (self.config.max_len - lengths + slots).clamp(max=self.config.max_len - 1)  # (B, T)
-        x = self.dropout(self.item_embedding(items) + self.position_embedding(positions))
+        x = self.item_embedding(items)
+        if self.config.positions == "learned":
+            lengths = (items != PADDING).sum(1, keepdim=True)  # (B, 1)
+            slots = torch.arange(T, device=items.device)  # (T,)
+            positions = (self.config.max_len - lengths + slots).clamp(max=self.config.max_len - 1)  # (B, T)
+            x = x + self.position_embedding(positions)
+        x = self.dropout(x)
         for block in self.blocks:
             x = block(x)
         out: Tensor = self.norm(x)

@@ -8,7 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sasrec_tasks.sasrec.model import Attention, Block, CausalConvolution, Dropout, SASRec, SASRecConfig
+from sasrec_tasks.sasrec.model import (
+    Attention,
+    Block,
+    CausalConvolution,
+    Dropout,
+    SASRec,
+    SASRecConfig,
+    rotated,
+)
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
@@ -24,14 +32,14 @@ def seeded(model: SASRec, items: torch.Tensor) -> torch.Tensor:
     return out
 
 
-@pytest.mark.parametrize("conv_width", [1, 4])
+@pytest.mark.parametrize("sizes", [{}, {"conv_width": 4, "positions": "rotary"}])
 @pytest.mark.parametrize("training", [False, True])
 @given(history=st.lists(st.integers(1, 30), min_size=2, max_size=10), data=st.data())
 @settings(deadline=None, max_examples=40)
 def test_no_position_attends_to_a_later_one(
-    random_model: ModelFactory, training: bool, conv_width: int, history: list[int], data: st.DataObject
+    random_model: ModelFactory, training: bool, sizes: dict[str, Any], history: list[int], data: st.DataObject
 ) -> None:
-    model = random_model(num_blocks=2, dropout_rate=0.3, conv_width=conv_width).train(training)
+    model = random_model(num_blocks=2, dropout_rate=0.3, **sizes).train(training)
     slot = data.draw(st.integers(0, len(history) - 2))
     later = data.draw(st.lists(st.integers(1, 30), min_size=len(history), max_size=len(history)))
     changed = history[: slot + 1] + later[slot + 1 :]
@@ -51,12 +59,12 @@ def test_every_position_attends_to_all_earlier_ones(random_model: ModelFactory, 
         assert (differences[slot:] > 1e-4).all()
 
 
-@pytest.mark.parametrize("sizes", [{}, {"conv_width": 4, "temperature": 0.1}])
+@pytest.mark.parametrize("sizes", [{}, {"conv_width": 4, "temperature": 0.1, "positions": "rotary"}])
 @pytest.mark.parametrize("device", DEVICES)
 @given(rows=st.lists(histories, min_size=1, max_size=6), extra=st.integers(0, 10))
 @settings(deadline=None, max_examples=40)
 def test_padding_influences_nothing(
-    random_model: ModelFactory, device: str, sizes: dict[str, float], rows: list[list[int]], extra: int
+    random_model: ModelFactory, device: str, sizes: dict[str, Any], rows: list[list[int]], extra: int
 ) -> None:
     model = random_model(**sizes).to(device)
     width = min(max(len(row) for row in rows) + extra, 10)
@@ -83,10 +91,31 @@ def test_most_recent_item_is_always_at_the_last_position(
     torch.testing.assert_close(seeded(model, items), seeded(short, items), atol=1e-5, rtol=0)
 
 
-def test_positions_matter(random_model: ModelFactory) -> None:
-    model = random_model()
-    same_item = seeded(model, torch.tensor([[5, 5, 5]]))[0]
-    assert not torch.allclose(same_item[0], same_item[1], atol=1e-3)
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_order_matters(random_model: ModelFactory, positions: str) -> None:
+    model = random_model(positions=positions, num_blocks=1)
+    one, other = (seeded(model, torch.tensor([history]))[0, -1] for history in ([3, 5, 7], [5, 3, 7]))
+    assert not torch.allclose(one, other, atol=1e-3)
+
+
+@given(shift=st.integers(1, 100))
+@settings(deadline=None, max_examples=20)
+def test_rotary_positions_tell_distances_only(shift: int) -> None:
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 6)  # the same at every slot
+    products = rotated(q.expand(200, 6)) @ rotated(k.expand(200, 6)).T  # (query slot, key slot)
+    torch.testing.assert_close(products[shift:, shift:], products[:-shift, :-shift], atol=1e-4, rtol=0)
+    assert products[0].std() > 0.1
+    torch.testing.assert_close(products.diagonal(), (q * k).sum().expand(200), atol=1e-4, rtol=0)
+
+
+def test_rotary_positions_have_no_weights_and_read_any_length_alike(random_model: ModelFactory) -> None:
+    short = random_model(positions="rotary", max_len=5)
+    long = random_model(positions="rotary", max_len=10)
+    assert not any("position" in name for name in short.state_dict())
+    long.load_state_dict(short.state_dict())
+    items = torch.tensor([[4, 2, 9, 30]])
+    torch.testing.assert_close(seeded(short, items), seeded(long, items))
 
 
 def test_rows_longer_than_max_len_are_refused(random_model: ModelFactory) -> None:
@@ -168,6 +197,8 @@ def test_padding_item_starts_as_zero() -> None:
         ({"num_blocks": 0}, "num_blocks must be at least 1"),
         ({"max_len": -1}, "max_len must be at least 1"),
         ({"hidden_units": 10, "num_heads": 3}, "must be divisible by num_heads"),
+        ({"positions": "relative"}, "positions must be one of learned, rotary"),
+        ({"positions": "rotary", "hidden_units": 6, "num_heads": 2}, "heads of even width.* is 3"),
         ({"dropout_rate": 1.0}, "dropout_rate must be in"),
         ({"dropout_rate": -0.1}, "dropout_rate must be in"),
     ],

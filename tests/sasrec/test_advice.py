@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sasrec_tasks.sasrec.sizes import advised_max_len, advised_sizes
+from sasrec_tasks.sasrec.advice import advised_max_len, advised_sizes
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
-"""Advice on sizes where someone asks for it: by catalogue and by length of histories."""
+"""Advice where someone asks for it ("auto"): by catalogue and by length of histories."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.sequences import Int64
 
 SHORTEST, LONGEST = 20, 200
 COVERED = 0.9
+
+SOFTMAX_ITEMS = 20_000
+"""Catalogue up to which the loss looks at all items: beyond, that is most of a training step."""
 
 
 def advised_sizes(num_items: int) -> tuple[int, int, int]:
@@ -21,3 +25,8 @@ def advised_max_len(lengths: Int64) -> int:
     """The length that nine histories out of ten keep within, but from 20 to 200."""
     wanted = int(np.quantile(lengths, COVERED, method="inverted_cdf")) if len(lengths) else SHORTEST
     return min(max(wanted, SHORTEST), LONGEST)
+
+
+def advised_loss(num_items: int) -> Loss:
+    """Cross-entropy over all items where that is affordable, over a sample of them where it is not."""
+    return "softmax" if num_items <= SOFTMAX_ITEMS else "sampled_softmax"
