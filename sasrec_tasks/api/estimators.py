@@ -17,7 +17,7 @@ from sasrec_tasks.sasrec.batches import Windows, targets_per_epoch
 from sasrec_tasks.sasrec.fit import FitResult, build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig, Metric, Schedule
 from sasrec_tasks.sasrec.losses import Loss
-from sasrec_tasks.sasrec.model import Positions, SASRec, SASRecConfig
+from sasrec_tasks.sasrec.model import Blocks, Positions, SASRec, SASRecConfig
 from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64, Sequences
 from sasrec_tasks.sasrec.trainer import Progress
 
@@ -40,6 +40,7 @@ class SASRecEstimator:
     # the model
     hidden_units: int | Auto = 50  # width of embeddings and attention, divisible by num_heads
     num_blocks: int | Auto = 2  # transformer blocks
+    blocks: Blocks = "plain"  # or "gated": residual branches and feed-forward nets with gates
     num_heads: int | Auto = 1  # attention heads
     dropout_rate: float = 0.2  # on embeddings, attention weights and feed-forward
     attention_dropout: bool = True  # without it, attention weights are spared: faster on a CPU

@@ -1,7 +1,7 @@
 """SASRec (Kang & McAuley, ICDM 2018): a causal transformer over a user's items.
 
-Pre-norm blocks, GELU feed-forward of four times the width, learned or rotary positions, output scores
-by the input embedding itself.
+Pre-norm blocks, plain or gated, learned or rotary positions, output scores by the input embedding
+itself.
 
 Rows are laid out oldest first with the padding at the end, while learned *positions* are counted from
 the right: the most recent item of a row always has the last position, ``max_len - 1``. Under causal
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sasrec_tasks.sasrec.sequences import PADDING
 
 Positions = Literal["learned", "rotary"]
+Blocks = Literal["plain", "gated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class SASRecConfig:
     num_items: int
     hidden_units: int = 50  # width d of embeddings and attention
     num_blocks: int = 2
+    blocks: Blocks = "plain"  # or gated residual branches, and a gated feed-forward net
     num_heads: int = 1
     dropout_rate: float = 0.2  # on embeddings, attention weights and feed-forward
     attention_dropout: bool = True  # without it, attention weights are never held: twice as fast on CPU
@@ -45,10 +47,11 @@ class SASRecConfig:
             raise ValueError(
                 f"hidden_units ({self.hidden_units}) must be divisible by num_heads ({self.num_heads})"
             )
-        if self.positions not in get_args(Positions):
-            raise ValueError(
-                f"positions must be one of {', '.join(get_args(Positions))}, not {self.positions!r}"
-            )
+        for name, choices in {"positions": Positions, "blocks": Blocks}.items():
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(choices))}, not {getattr(self, name)!r}"
+                )
         if self.positions == "rotary" and self.hidden_units // self.num_heads % 2:
             raise ValueError(
                 f"rotary positions need heads of even width: hidden_units / num_heads is "
@@ -160,28 +163,80 @@ class CausalConvolution(nn.Conv1d):
         return super().forward(F.pad(x.transpose(1, 2), (self.kernel_size[0] - 1, 0))).transpose(1, 2)
 
 
+class GatedLinear(nn.Module):
+    """The feed-forward net SwiGLU (Shazeer 2020): one projection, through SiLU, gates another.
+
+    Two thirds as many hidden channels as a plain net of the same cost, in eights.
+    """
+
+    def __init__(self, width: int, dropout_rate: float) -> None:
+        super().__init__()
+        hidden = max(8 * width // 3 // 8, 1) * 8
+        self.up = nn.Linear(width, 2 * hidden)
+        self.dropout = Dropout(dropout_rate)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, D)."""
+        gate, value = self.up(x).chunk(2, -1)
+        out: Tensor = self.down(self.dropout(F.silu(gate) * value))
+        return out
+
+
+class Gate(nn.Module):
+    """How much of a residual branch is let in, 0 to 2 per channel, by what it is added to; starts at 1.
+
+    After the gated residuals of LiGR (Borisyuk et al. 2025), at twice their scale, so that
+    an untrained gate is none.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        """(B, T, D) and (B, T, D) → (B, T, D)."""
+        return 2 * torch.sigmoid(self.linear(x)) * branch
+
+
+class Ungated(nn.Module):
+    """Lets a residual branch in as it is."""
+
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        """(B, T, D) and (B, T, D) → the second."""
+        return branch
+
+
 class Block(nn.Module):
     """Attention, then a position-wise feed-forward net, each on a residual branch."""
 
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
-        d = config.hidden_units
+        d, is_gated = config.hidden_units, config.blocks == "gated"
         self.attention_norm = nn.LayerNorm(d)
         self.convolution = CausalConvolution(d, config.conv_width) if config.conv_width > 1 else nn.Identity()
         self.attention = Attention(config)
+        self.attention_gate = Gate(d) if is_gated else Ungated()
         self.feed_forward_norm = nn.LayerNorm(d)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(d, 4 * d),
-            nn.GELU(),
-            Dropout(config.dropout_rate),
-            nn.Linear(4 * d, d),
+        self.feed_forward = (
+            GatedLinear(d, config.dropout_rate)
+            if is_gated
+            else nn.Sequential(
+                nn.Linear(d, 4 * d),
+                nn.GELU(),
+                Dropout(config.dropout_rate),
+                nn.Linear(4 * d, d),
+            )
         )
+        self.feed_forward_gate = Gate(d) if is_gated else Ungated()
         self.dropout = Dropout(config.dropout_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, T, D)."""
-        x = x + self.dropout(self.attention(self.convolution(self.attention_norm(x))))
-        out: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        attended = self.attention(self.convolution(self.attention_norm(x)))
+        x = x + self.attention_gate(x, self.dropout(attended))
+        fed = self.feed_forward(self.feed_forward_norm(x))
+        out: Tensor = x + self.feed_forward_gate(x, self.dropout(fed))
         return out
 
 

@@ -13,6 +13,7 @@ from sasrec_tasks.sasrec.model import (
     Block,
     CausalConvolution,
     Dropout,
+    Gate,
     SASRec,
     SASRecConfig,
     rotated,
@@ -32,7 +33,7 @@ def seeded(model: SASRec, items: torch.Tensor) -> torch.Tensor:
     return out
 
 
-@pytest.mark.parametrize("sizes", [{}, {"conv_width": 4, "positions": "rotary"}])
+@pytest.mark.parametrize("sizes", [{}, {"conv_width": 4, "positions": "rotary", "blocks": "gated"}])
 @pytest.mark.parametrize("training", [False, True])
 @given(history=st.lists(st.integers(1, 30), min_size=2, max_size=10), data=st.data())
 @settings(deadline=None, max_examples=40)
@@ -59,7 +60,9 @@ def test_every_position_attends_to_all_earlier_ones(random_model: ModelFactory, 
         assert (differences[slot:] > 1e-4).all()
 
 
-@pytest.mark.parametrize("sizes", [{}, {"conv_width": 4, "temperature": 0.1, "positions": "rotary"}])
+@pytest.mark.parametrize(
+    "sizes", [{}, {"conv_width": 4, "temperature": 0.1, "positions": "rotary", "blocks": "gated"}]
+)
 @pytest.mark.parametrize("device", DEVICES)
 @given(rows=st.lists(histories, min_size=1, max_size=6), extra=st.integers(0, 10))
 @settings(deadline=None, max_examples=40)
@@ -197,6 +200,7 @@ def test_padding_item_starts_as_zero() -> None:
         ({"num_blocks": 0}, "num_blocks must be at least 1"),
         ({"max_len": -1}, "max_len must be at least 1"),
         ({"hidden_units": 10, "num_heads": 3}, "must be divisible by num_heads"),
+        ({"blocks": "round"}, "blocks must be one of plain, gated"),
         ({"positions": "relative"}, "positions must be one of learned, rotary"),
         ({"positions": "rotary", "hidden_units": 6, "num_heads": 2}, "heads of even width.* is 3"),
         ({"dropout_rate": 1.0}, "dropout_rate must be in"),
@@ -235,6 +239,32 @@ def test_without_attention_dropout_only_attention_is_spared(random_model: ModelF
     attention = block.attention
     x = torch.randn(2, 3, 8)
     assert torch.equal(attention(x), attention(x))
+
+
+def test_a_gate_lets_between_nothing_and_twice_in_and_starts_as_none() -> None:
+    gate, x, branch = Gate(4), torch.randn(3, 4), torch.randn(3, 4)
+    with torch.no_grad():
+        for bias, share in ((0.0, 1.0), (50.0, 2.0), (-50.0, 0.0)):
+            gate.linear.weight.zero_()
+            gate.linear.bias.fill_(bias)
+            torch.testing.assert_close(gate(x, branch), share * branch)
+        gate.linear.weight.normal_()
+        gate.linear.bias.zero_()
+        opened = gate(x, torch.ones(3, 4))
+    assert opened.min() < 0.9
+    assert opened.max() > 1.1
+
+
+@pytest.mark.parametrize("width", [1, 2, 8, 64, 100])
+def test_a_gated_net_costs_about_as_much_as_a_plain_one(width: int) -> None:
+    gated, plain = (
+        sum(weight.numel() for weight in Block(config).feed_forward.parameters())
+        for config in (
+            SASRecConfig(num_items=1, hidden_units=width, blocks="gated"),
+            SASRecConfig(num_items=1, hidden_units=width, blocks="plain"),
+        )
+    )
+    assert gated <= 1.1 * plain + 48
 
 
 def test_the_convolution_starts_as_nothing_and_mixes_the_last_slots() -> None:
