@@ -178,7 +178,7 @@ class Train(Group):
     """Users in a batch, if batch_slots is none."""
 
     batch_slots: int | None = Field(default=4096, ge=1, le=10_000_000, title="Batch slots")
-    """A batch is as many users as fit in so many slots (users × longest history); None: batch_size users."""
+    """Slots (users × longest history) of a batch, at most; at least 32 batches are made. None: batch_size."""
 
     epochs: int = Field(default=200, ge=1, le=100_000, title="Epochs")
     """At most so many passes over the training events."""

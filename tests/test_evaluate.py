@@ -83,7 +83,7 @@ def naive_scores(store: RunStore, history: list[str]) -> dict[str, float]:
     index = [ids.index(item) + 1 for item in history][-model.config.max_len :]
     with torch.inference_mode():
         last = model(torch.tensor([index]))[0, -1]
-        return dict(zip(ids, (model.item_embedding.weight[1:] @ last).tolist(), strict=True))
+        return dict(zip(ids, (model.item_vectors()[1:] @ last).tolist(), strict=True))
 
 
 def naive_figures(target: str, candidates: set[str], scores: dict[str, float]) -> dict[str, float]:

@@ -63,7 +63,7 @@ class SASRecEstimator:
     average_decay: float | None = None  # of the moving average of weights that is kept in their place
     epochs: int = 200  # at most
     batch_size: int = 128  # users
-    batch_slots: int | None = None  # if set, as many users as fit in so many slots instead
+    batch_slots: int | None = None  # if set, at least 32 batches of at most so many slots instead
     early_stopping_patience: int | None = None  # epochs without a better metric; None: never stop
     early_stopping_metric: Metric = "loss"  # of the validation interactions
     restore_best_weights: bool = True  # of the epoch with the best metric

@@ -19,6 +19,9 @@ BUCKET_BATCHES = 32
 """Batches whose rows are sorted by length together: enough to leave little padding, few enough
 that a batch stays a random draw of users."""
 
+LEAST_BATCHES = 32
+"""Batches by slots are smaller where an epoch would have fewer: little data needs steps, too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -52,7 +55,7 @@ class Batches:
     max_len: int
     windows: Windows  # "last": one row per user, of the last events; "all": every event is a target once
     batch_size: int  # rows
-    batch_slots: int | None  # if set, batches of at most so many slots (rows × longest) instead
+    batch_slots: int | None  # if set, at least 32 batches of at most so many slots (rows × longest) instead
     num_negatives: int  # 0: none are drawn
     shared_negatives: bool  # the same for all positions of a batch
     implicit: bool  # every label is 1, whatever the outcome
@@ -67,6 +70,13 @@ class Batches:
         """Targets per epoch."""
         return targets_per_epoch(self.sequences.lengths, self.max_len, self.windows)
 
+    @property
+    def slots(self) -> int | None:
+        """The most slots of a batch, if batches are cut by them."""
+        if self.batch_slots is None:
+            return None
+        return min(self.batch_slots, max(self.positions // LEAST_BATCHES, 1))
+
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, in random order."""
         random = np.random.default_rng([self.random_state, epoch])
@@ -74,7 +84,7 @@ class Batches:
         inputs = cut(self.sequences, self.max_len + 1).without_last(1)
         trainable = np.flatnonzero(inputs.lengths > 0)
         lengths = inputs.lengths[trainable]
-        for rows in bucketed(lengths, self.batch_size, random, slots=self.batch_slots):
+        for rows in bucketed(lengths, self.batch_size, random, slots=self.slots):
             yield self._batch(inputs.select(trainable[rows]), random)
 
     def _batch(self, inputs: Sequences, random: np.random.Generator) -> Batch:

@@ -25,7 +25,7 @@ class FitConfig:
     gbce_t: float = 0.75  # calibration of gbce
     windows: Windows = "last"  # train on each user's last events, or on all of them, cut in windows
     batch_size: int = 128  # users (or windows)
-    batch_slots: int | None = None  # if set, batches of at most so many slots (rows × longest) instead
+    batch_slots: int | None = None  # if set, at least 32 batches of at most so many slots instead
     learning_rate: float = 0.001
     learning_rate_schedule: Schedule = "constant"
     warmup_epochs: float = 0.0  # over which the learning rate rises from 0

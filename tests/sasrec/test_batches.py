@@ -155,6 +155,19 @@ def test_batches_by_slots_hold_no_more_than_asked_or_one_row(lengths: list[int],
     assert np.sort(np.concatenate(blocks)).tolist() == list(range(len(array)))
 
 
+@given(lengths=st.lists(st.integers(2, 30), min_size=1, max_size=60), slots=st.integers(1, 100))
+@settings(deadline=None)
+def test_little_data_is_cut_into_32_batches_where_it_has_rows_for_them(
+    sequences: Make, lengths: list[int], slots: int
+) -> None:
+    drawn = batches(sequences(distinct_items(lengths)), max_len=30, windows="all", batch_slots=slots)
+    made = list(drawn.epoch(1))
+    assert len(made) >= min(32, len(lengths) // 2)
+    assert all(len(batch.inputs) == 1 or batch.inputs.numel() <= min(slots, drawn.positions) for batch in made)
+    alone = [batch for batch in made if len(batch.inputs) == 1]
+    assert len(made) >= 32 or alone or drawn.positions < 32
+
+
 def test_negatives_need_a_second_item(sequences: Make) -> None:
     with pytest.raises(ValueError, match="at least 2 items, not 1"):
         batches(sequences([[1, 1, 1]]), num_items=1)
