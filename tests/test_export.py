@@ -106,7 +106,7 @@ def test_lists_are_the_models_best_on_the_whole_history(finished: Any) -> None:
         history = list(source[source["USER_ID"] == user]["ITEM_ID"])
         index = torch.tensor([[ids.index(item) + 1 for item in history]])[:, -20:]
         with torch.inference_mode():
-            scores = (model.item_embedding.weight[1:] @ model(index)[0, -1]).numpy()
+            scores = (model.item_vectors()[1:] @ model(index)[0, -1]).numpy()
         scores[[ids.index(item) for item in history]] = -np.inf
         best = np.argsort(-scores, kind="stable")[:10]
         own = rows[rows["USER_ID"] == user]

@@ -163,7 +163,9 @@ def test_little_data_is_cut_into_32_batches_where_it_has_rows_for_them(
     drawn = batches(sequences(distinct_items(lengths)), max_len=30, windows="all", batch_slots=slots)
     made = list(drawn.epoch(1))
     assert len(made) >= min(32, len(lengths) // 2)
-    assert all(len(batch.inputs) == 1 or batch.inputs.numel() <= min(slots, drawn.positions) for batch in made)
+    assert all(
+        len(batch.inputs) == 1 or batch.inputs.numel() <= min(slots, drawn.positions) for batch in made
+    )
     alone = [batch for batch in made if len(batch.inputs) == 1]
     assert len(made) >= 32 or alone or drawn.positions < 32
 
