@@ -104,7 +104,7 @@ class Train(Group):
     """As in the paper, or with gated residual branches and a gated feed-forward net."""
 
     dropout_rate: float = Field(
-        default=0.3, ge=0, lt=1, title="Dropout", json_schema_extra={"section": "model"}
+        default=0.1, ge=0, lt=1, title="Dropout", json_schema_extra={"section": "model"}
     )
     """On embeddings, attention weights and feed-forward."""
 

@@ -19,7 +19,7 @@ DEFAULTS: dict[str, Any] = {
     "train.hidden_units": 64,
     "train.num_blocks": 2,
     "train.num_heads": 2,
-    "train.dropout_rate": 0.3,
+    "train.dropout_rate": 0.1,
     "train.num_negatives": 1024,
     "train.shared_negatives": True,
     "train.max_len": 200,

@@ -91,10 +91,10 @@ def test_an_ablation_goes_on_where_it_stopped(call: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(ablation, "measured", counted)
     arguments = ["--minutes", "0.01", "--seeds", "1", "2", "--variants", "recipe"]
     call(ablation, *arguments)
-    out = call(ablation, *arguments, "loss: softmax over all items")
+    out = call(ablation, *arguments, "plain blocks")
     rows = json.loads((out / "source.ablation.json").read_text())["rows"]
     assert len(trained) == 4
-    assert set(rows) == {"recipe", "loss: softmax over all items"}
+    assert set(rows) == {"recipe", "plain blocks"}
     assert set(rows["recipe"]["runs"]) == {"1", "2"}
     values = [run["full ndcg@10"] for run in rows["recipe"]["runs"].values()]
     assert rows["recipe"]["mean"]["full ndcg@10"] == pytest.approx(sum(values) / 2)
