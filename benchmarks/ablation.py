@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from quality import HERE, RESULTS, data, machine
+from quality import HERE, RESULTS, data, machine, show_progress
 
 from sasrec_tasks import contents, pipeline, train
 from sasrec_tasks.config import Settings
@@ -74,6 +74,7 @@ def main() -> None:
     arguments.add_argument("--work", default=".demo/ablation", help="folder for the run")
     arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = arguments.parse_args()
+    show_progress()
     recipe = read_yaml(HERE / "recipes" / f"{options.recipe}.yaml")
     places = {"source": options.source, "store": f"{options.work}/runs", "table": f"{options.work}/table"}
     store = pipeline.start(from_names({**places, **recipe}), Path(options.source).stem)

@@ -36,7 +36,7 @@ import pandas as pd
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from quality import HERE, RESULTS, data, machine
+from quality import HERE, RESULTS, data, machine, show_progress
 
 from sasrec_tasks import contents, pipeline, train
 from sasrec_tasks.artifacts import RunStore
@@ -81,6 +81,7 @@ def main() -> None:
     arguments.add_argument("--work", default=".demo/peers", help="folder for runs and hand-overs")
     arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = arguments.parse_args()
+    show_progress()
     rows: list[dict[str, Any]] = []
     for setup in options.setups:
         bench = Bench(options, setup)

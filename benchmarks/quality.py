@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 from datetime import UTC, datetime
@@ -53,6 +54,7 @@ def main() -> None:
     arguments.add_argument("--work", default=".demo/quality", help="folder for the run")
     arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = arguments.parse_args()
+    show_progress()
     name = options.name or f"{Path(options.source).stem}.{options.recipe}"
     report = run(
         options.source,
@@ -70,6 +72,12 @@ def main() -> None:
             f"{protocol:<15} HR@10 {figures['hr@10']:.4f}, NDCG@10 {figures['ndcg@10']:.4f} "
             f"(popularity {popular['hr@10']:.4f}, {popular['ndcg@10']:.4f})"
         )
+
+
+def show_progress() -> None:
+    """Log lines of the tasks, on stderr."""
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("sasrec_tasks").setLevel(logging.INFO)
 
 
 def run(source: str, settings: dict[str, Any], *, work: str, run_id: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 import optuna
 
 sys.path.insert(0, str(Path(__file__).parent))
-from quality import HERE, RESULTS, data, machine
+from quality import HERE, RESULTS, data, machine, show_progress
 
 from sasrec_tasks import contents, pipeline, train
 from sasrec_tasks.naming import from_names, parse_assignments, read_yaml
@@ -46,6 +46,7 @@ def main() -> None:
     arguments.add_argument("--work", type=Path, default=Path(".demo/search"))
     arguments.add_argument("--out", type=Path, default=RESULTS)
     options = arguments.parse_args()
+    show_progress()
     name = f"{Path(options.source).stem}.{options.recipe}"
     fixed = read_yaml(HERE / "recipes" / f"{options.recipe}.yaml") | parse_assignments(options.set)
     fixed |= {"train.max_minutes": options.minutes, "train.early_stopping_metric": "ndcg@10"}

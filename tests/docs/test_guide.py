@@ -10,6 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sasrec_tasks.api import SASRecClassifierEstimator
+from sasrec_tasks.config import Train
+
+DEFAULTS = SASRecClassifierEstimator().settings
+UNREAD = {"num_negatives", "shared_negatives", "batch_size", "max_minutes", "device"}
+"""By softmax and batches by slots; or of the place, not of the model."""
+
 GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 
 
@@ -44,6 +51,13 @@ def test_all_its_code_runs_in_order(files: pd.DataFrame) -> None:
     assert isinstance(top, pd.DataFrame)
     assert list(top.columns) == ["USER_ID", "RANK", "ITEM_ID", "SCORE", "ORIGIN"]
     assert top["USER_ID"].nunique() == 60
+    best = names["best"]
+    assert isinstance(best, SASRecClassifierEstimator)
+    pipeline = {**Train().model_dump(), "loss": "softmax"}  # what "auto" is for a small catalogue
+    given = {name: value for name, value in best.settings.items() if value != DEFAULTS[name]}
+    assert given == {name: pipeline[name] for name in given}
+    same = best.settings.keys() & pipeline.keys() - given.keys() - UNREAD
+    assert {name: best.settings[name] for name in same} == {name: pipeline[name] for name in same}
     test = names["test"]
     assert isinstance(test, pd.DataFrame)
     assert len(test) == 60
