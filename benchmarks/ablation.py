@@ -2,10 +2,11 @@
 
     python benchmarks/ablation.py --source ml-100k.parquet --seeds 1 2 3
 
-Every variant is trained by the same budget with every seed, early stopping on validation items. Writes
-`results/<data>.ablation.json` beside this script, a row per variant with the mean and the spread over
-seeds of the validation NDCG@10 (what settings are chosen by) and of the test figures (reported, chosen
-by nothing). Variants that are in the file already are not run again.
+Every variant is trained by the same budget of minutes with every seed, early stopping on validation
+items: where the budget ends training, speed counts too. Writes `results/<data>.<recipe>.ablation.json`
+beside this script, a row per variant with the mean and the spread over seeds of the validation NDCG@10
+(what settings are chosen by) and of the test figures (reported, chosen by nothing). Variants that are in
+the file already are not run again; a file of another recipe or budget is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sasrec_tasks import contents, pipeline, train
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import Interactions
 from sasrec_tasks.measures import rank, unseen_items
-from sasrec_tasks.naming import from_names, read_yaml
+from sasrec_tasks.naming import as_names, from_names, read_yaml
 from sasrec_tasks.sasrec.fit import fit
 from sasrec_tasks.sasrec.metrics import per_user
 from sasrec_tasks.sasrec.ranking import model_scorer
@@ -81,13 +82,16 @@ def main() -> None:
     for task in ("ingest", "validate", "split"):
         pipeline.run_task(task, store.uri)
     interactions = contents.interactions(store, store.settings())
-    file = options.out / f"{Path(options.source).stem}.ablation.json"
+    file = options.out / f"{Path(options.source).stem}.{options.recipe}.ablation.json"
     report: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"rows": {}}
+    asked = {"settings": as_names(from_names(recipe)), "minutes": options.minutes}
+    if report["rows"] and any(report[name] != value for name, value in asked.items()):
+        raise SystemExit(f"{file} is of other settings or minutes: remove it, or name another --out")
     report |= {
         "data": data(store, options.source),
         "split": "leave-last-two-out",
-        "recipe": recipe,
-        "minutes": options.minutes,
+        "recipe": options.recipe,
+        **asked,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
     }

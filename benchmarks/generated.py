@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sasrec_tasks.pipeline import newest_run
@@ -41,12 +43,18 @@ def main() -> None:
     )
     print(f"  best reachable                 {best:.4f}")
     if options.write:
+        sys.path.insert(0, str(Path(__file__).parent))
+        from quality import machine  # draws, too: not needed to print
+
         RESULTS.mkdir(exist_ok=True)
         report = {
             "data": generated,
             "split": "leave-last-two-out",
             "protocol": "full ranking with seen items",
             "settings": "defaults",
+            "seed": run.settings().train.random_state,
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": machine(),
             "training": run.marker("train").summary,  # type: ignore[union-attr]  # evaluated, so trained
             "sasrec": reached,
             "share_of_best": share,

@@ -39,8 +39,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from quality import HERE, RESULTS, data, machine, show_progress
 
 from sasrec_tasks import contents, pipeline, train
+from sasrec_tasks.api import SASRecClassifierEstimator
 from sasrec_tasks.artifacts import RunStore
-from sasrec_tasks.config import Settings
+from sasrec_tasks.config import Settings, Train
 from sasrec_tasks.contents import Interactions
 from sasrec_tasks.measures import popularity, rank, summarise, unseen_items
 from sasrec_tasks.naming import from_names, read_yaml
@@ -55,6 +56,13 @@ PAGE: dict[str, Any] = {
     "learning_rate": 0.001, "batch_size": 128, "weight_decay": 0.0, "random_state": 42,
 }  # fmt: skip
 """Settings of the page, the same in every set-up."""
+
+OURS: dict[str, Any] = {
+    name: value
+    for name, value in SASRecClassifierEstimator(**PAGE).settings.items()
+    if name in Train.model_fields and name not in ("loss", "device")
+}
+"""The same for this project, where there is more to choose: the notebook API's defaults."""
 
 SETUPS: dict[str, dict[str, Any]] = {
     "positives": {"split.min_outcome": 4, "train.outcome": "implicit", "train.loss": "bce"},
@@ -82,13 +90,12 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = arguments.parse_args()
     show_progress()
-    rows: list[dict[str, Any]] = []
     for setup in options.setups:
         bench = Bench(options, setup)
         for measure in measures_of(bench, options):
-            rows.append(measure())
-            print(rows[-1]["setup"], rows[-1]["protocol"], rows[-1]["model"], rows[-1]["sampled"], flush=True)
-            write(rows, bench, options)
+            row = measure()
+            print(row["setup"], row["protocol"], row["model"], row["sampled"], flush=True)
+            write(row, bench, options)
 
 
 def measures_of(bench: Bench, options: argparse.Namespace) -> Iterator[Callable[[], dict[str, Any]]]:
@@ -104,19 +111,22 @@ def measures_of(bench: Bench, options: argparse.Namespace) -> Iterator[Callable[
         yield bench.popularity
 
 
-def write(rows: list[dict[str, Any]], bench: Bench, options: argparse.Namespace) -> None:
-    """The rows so far."""
+def write(row: dict[str, Any], bench: Bench, options: argparse.Namespace) -> None:
+    """Put a row into the file, in the place of an earlier one of the same set-up, protocol and model."""
     page = {**PAGE, "max_len": options.max_len, "epochs": options.epochs, "patience": options.patience}
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / f"{Path(options.source).stem}.peers.json"
+    rows = json.loads(file.read_text())["rows"] if file.exists() else []
+    same = ("setup", "protocol", "model")
+    rows = [each for each in rows if any(each[name] != row[name] for name in same)]
+    rows.append({**row, "settings": page, "date": datetime.now(UTC).date().isoformat(), "machine": machine()})
+    order = [*SETUPS]
+    rows.sort(key=lambda each: (order.index(each["setup"]), each["protocol"]))
     report = {
         "data": data(bench.store, options.source),
         "split": "leave-last-two-out",
-        "settings": page,
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
         "rows": rows,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / f"{Path(options.source).stem}.peers.json"
     file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
@@ -131,7 +141,7 @@ class Bench:
                 "store": f"{options.work}/runs",
                 "table": f"{options.work}/table",
                 **SETUPS[setup],
-                **{f"train.{name}": value for name, value in PAGE.items()},
+                **{f"train.{name}": value for name, value in OURS.items()},
                 "train.max_len": options.max_len,
                 "train.epochs": options.epochs,
                 "train.early_stopping_patience": options.patience,
@@ -174,7 +184,7 @@ class Bench:
         return self._row(name, protocol, scorer, seconds=seconds, epochs=len(result.history))
 
     def scikit_rec(self, protocol: str) -> dict[str, Any]:
-        """scikit-rec, by the settings of the page; it cuts its validation out of what it is given."""
+        """scikit-rec, by the settings of the page; it validates on events that it has trained on."""
         split = self.interactions.split
         task = {
             "loss": self.settings.train.loss,

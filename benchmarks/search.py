@@ -86,9 +86,14 @@ def main() -> None:
         storage=f"sqlite:///{options.work}/{name}.db",
         load_if_exists=True,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=42),
+        sampler=optuna.samplers.TPESampler(),  # a fixed seed would draw the same trials at each call
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=FIRST_EPOCHS),
     )
+    asked = {"fixed": fixed, "space": options.space}
+    if study.user_attrs and study.user_attrs != asked:
+        raise SystemExit(f"{options.work}/{name}.db holds a study of {study.user_attrs}: name another --work")
+    for key, value in asked.items():
+        study.set_user_attr(key, value)
     done = len([trial for trial in study.trials if trial.state.is_finished()])
     study.optimize(objective, n_trials=max(options.trials - done, 0), catch=(FloatingPointError,))
     report = {
@@ -112,9 +117,8 @@ def main() -> None:
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{name}.search.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(
-        f"{len(study.trials)} trials, best {study.best_value:.4f}: {study.best_trial.user_attrs['settings']}"
-    )
+    best = max(study.trials, key=lambda trial: -1 if trial.value is None else trial.value)
+    print(f"{len(study.trials)} trials, best {best.value}: {best.user_attrs.get('settings')}")
 
 
 def parse_space(text: str) -> tuple[str, list[str]]:

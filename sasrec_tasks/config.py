@@ -149,7 +149,7 @@ class Train(Group):
     """The same negatives for all positions of a batch: many of them cost little."""
 
     gbce_t: float = Field(default=0.75, ge=0, le=1, title="Calibration of gbce")
-    """0 is bce, 1 gives scores that are probabilities."""
+    """0 does not calibrate, 1 gives scores that are probabilities."""
 
     windows: Literal["last", "all"] = Field(default="all", title="Windows")
     """Train on each user's last max_len events (last), or on all of them, cut in windows (all)."""

@@ -190,7 +190,7 @@ def describe_settings() -> Iterator[tuple[str, str, str, str]]:
         schema = schemas[group]["properties"][key]
         default = json.dumps(field.get_default(), default=str)
         allowed = " or ".join(_allowed(kind) for kind in schema.get("anyOf", [schema]))
-        what = (field.description or "").replace("|", "\\|")
+        what = " ".join((field.description or "").split()).replace("|", "\\|")
         if is_operator_only(field):
             what += " Not in the trigger form."
         yield name, default, allowed, what

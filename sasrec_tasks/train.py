@@ -165,5 +165,5 @@ def _check_outcomes(split: LeaveLastTwoOut, settings: Settings) -> None:
         raise BadData(
             f"{settings.source}: OUTCOME goes from {low:g} to {high:g}, but train.outcome='soft' takes labels "
             f"in [0, 1]: normalise it in the source, for instance {formula}; or use "
-            "'implicit' with split.min_outcome, or 'rating' with train.loss='mse'"
+            "'implicit' with split.min_outcome, or 'rating'"
         )

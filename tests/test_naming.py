@@ -13,6 +13,7 @@ from sasrec_tasks.config import GROUPS, Settings
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.naming import (
     as_names,
+    describe_settings,
     fields,
     form,
     from_names,
@@ -231,3 +232,8 @@ def test_the_form_knows_bounds_choices_and_what_may_be_empty() -> None:
 def test_sections_come_in_the_order_of_the_tasks() -> None:
     seen = dict.fromkeys(schema["section"] for _, _, schema in form())
     assert list(seen) == ["data", "model", "training", "evaluation", "publishing"]
+
+
+def test_a_described_setting_is_one_row_of_a_table() -> None:
+    for parts in describe_settings():
+        assert not any("\n" in part for part in parts)

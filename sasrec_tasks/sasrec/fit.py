@@ -21,7 +21,7 @@ from sasrec_tasks.sasrec.batches import draw_negatives
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
 from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
-from sasrec_tasks.sasrec.ranking import encode, model_scorer, rank_all
+from sasrec_tasks.sasrec.ranking import blocks, encode, model_scorer, rank_all
 from sasrec_tasks.sasrec.sequences import HeldOut, Sequences
 from sasrec_tasks.sasrec.trainer import Progress, Trainer, copy_of
 
@@ -153,14 +153,19 @@ def validate(model: SASRec, validation: HeldOut, config: FitConfig) -> float:
         served, _ = rank_all(score, validation)
         return float(metrics.per_user(served)["ndcg@10"].mean())
     labels = np.ones(len(validation), np.float32) if config.implicit else np.asarray(validation.outcomes)
-    negatives = draw_negatives(
-        validation.targets,
-        config.drawn_negatives,
-        model.config.num_items,
-        np.random.default_rng(config.random_state),
-        shared=config.shared_negatives,
-    )
+    random = np.random.default_rng(config.random_state)
+    total = 0.0
     with torch.inference_mode():
         hidden = encode(model, validation.history)
-        parts = [torch.from_numpy(part).to(hidden.device) for part in (validation.targets, negatives, labels)]
-        return float(config.objective(model, hidden, *parts))
+        for rows in blocks(len(validation)):  # negatives of all users at once could be gigabytes
+            targets = validation.targets[rows]
+            negatives = draw_negatives(
+                targets,
+                config.drawn_negatives,
+                model.config.num_items,
+                random,
+                shared=config.shared_negatives,
+            )
+            parts = [torch.from_numpy(part).to(hidden.device) for part in (targets, negatives, labels[rows])]
+            total += len(rows) * float(config.objective(model, hidden[rows], *parts))
+    return total / len(validation)

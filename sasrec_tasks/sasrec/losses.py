@@ -40,8 +40,9 @@ def gbce(positive: Tensor, negative: Tensor, label: Tensor, *, num_items: int, t
 
     Sampling K of many negatives makes a model overconfident; the positive's sigmoid is raised to the
     power β to undo it: ``-1/(K + 1) [y β log s(r⁺) + (1 - y) log(1 - s(r⁺)) + Σ_j log(1 - s(r⁻_j))]``
-    with ``β = α (t (1 - 1/α) + 1/α)`` and the sampling rate ``α = K / (num_items - 1)``. With t = 0 this
-    is binary cross-entropy, with t = 1 scores are calibrated. Shapes as for `bce`.
+    with ``β = α (t (1 - 1/α) + 1/α)`` and the sampling rate ``α = K / (num_items - 1)``. With t = 0
+    β is 1, with t = 1 scores are calibrated. As in the paper, negatives are summed, not averaged: their
+    gradient is K times the positive's at equal scores, unlike that of `bce`. Shapes as for `bce`.
     """
     negatives = negative.shape[1]
     rate = min(negatives / (num_items - 1), 1.0)

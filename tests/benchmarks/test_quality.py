@@ -14,6 +14,7 @@ import pytest
 import quality
 import search
 
+from sasrec_tasks.api import SASRecClassifierEstimator
 from sasrec_tasks.naming import from_names, read_yaml
 
 QUICK = ["train.epochs=3", "train.hidden_units=8", "train.max_len=10", "evaluate.bootstrap_samples=100"]
@@ -61,6 +62,9 @@ def test_a_search_goes_on_where_it_stopped_and_counts_its_trials(call: Any) -> N
     out = call(search, "--trials", "3", *fixed, *space)
     report = json.loads((out / "source.pipeline.search.json").read_text())
     assert len(report["trials"]) == 3
+    assert len({trial["settings"]["train.dropout_rate"] for trial in report["trials"]}) == 3
+    with pytest.raises(SystemExit, match=r"holds a study of .*name another --work"):
+        call(search, "--trials", "4", *fixed, "--space", "train.dropout_rate=0.1:0.9")
     for trial in report["trials"]:
         assert set(trial["settings"]) == {"train.dropout_rate", "train.loss", "train.num_heads"}
         assert trial["state"] == "pruned" or 0 <= trial["value"] <= 1
@@ -75,9 +79,24 @@ def test_setups_are_measured_without_peers(call: Any) -> None:
     assert [(row["setup"], row["protocol"], row["model"]) for row in rows] == [
         (setup, protocol, model)
         for setup in ("positives", "soft", "rating")
-        for protocol, model in (("honest", "ours"), ("leaked", "ours"), ("honest", "popularity"))
+        for protocol, model in (("honest", "ours"), ("honest", "popularity"), ("leaked", "ours"))
     ]
     assert all(0 <= row["sampled"]["hr@10"] <= 1 for row in rows)
+    out = call(
+        peers_quality, "--epochs", "2", "--max-len", "10", "--setups", "rating", "--protocols", "leaked"
+    )
+    again = json.loads((out / "source.peers.json").read_text())["rows"]
+    assert [row for row in again if row["setup"] != "rating"] == [
+        row for row in rows if row["setup"] != "rating"
+    ]
+    assert len(again) == len(rows)
+
+
+def test_ours_has_the_notebook_defaults_beside_peers() -> None:
+    settings = from_names({f"train.{name}": value for name, value in peers_quality.OURS.items()}).train
+    defaults = SASRecClassifierEstimator().settings
+    shared = settings.model_dump().keys() & defaults.keys() - {"loss", "device"}
+    assert {name: getattr(settings, name) for name in shared} == {name: defaults[name] for name in shared}
 
 
 def test_an_ablation_goes_on_where_it_stopped(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +111,11 @@ def test_an_ablation_goes_on_where_it_stopped(call: Any, monkeypatch: pytest.Mon
     arguments = ["--minutes", "0.01", "--seeds", "1", "2", "--variants", "recipe"]
     call(ablation, *arguments)
     out = call(ablation, *arguments, "plain blocks")
-    rows = json.loads((out / "source.ablation.json").read_text())["rows"]
+    rows = json.loads((out / "source.pipeline.ablation.json").read_text())["rows"]
     assert len(trained) == 4
     assert set(rows) == {"recipe", "plain blocks"}
     assert set(rows["recipe"]["runs"]) == {"1", "2"}
     values = [run["full ndcg@10"] for run in rows["recipe"]["runs"].values()]
     assert rows["recipe"]["mean"]["full ndcg@10"] == pytest.approx(sum(values) / 2)
+    with pytest.raises(SystemExit, match="other settings or minutes"):
+        call(ablation, "--minutes", "0.02", "--seeds", "1", "--variants", "recipe")
