@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import partial
+from typing import Any, Literal, get_args
 
 from sasrec_tasks.sasrec.batches import Windows
+from sasrec_tasks.sasrec.checks import BELOW_ONE, NOT_NEGATIVE, SHARE, flag, number_in, one_of, whole_number
 from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.objective import Objective
 
@@ -14,9 +16,42 @@ Metric = Literal["ndcg@10", "loss"]
 Schedule = Literal["constant", "cosine"]
 
 
+OPTIONAL = ("batch_slots", "average_decay", "early_stopping_patience", "max_minutes")
+"""What may be None."""
+
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **{
+        name: partial(one_of, get_args(choices))
+        for name, choices in {
+            "loss": Loss,
+            "windows": Windows,
+            "learning_rate_schedule": Schedule,
+            "early_stopping_metric": Metric,
+        }.items()
+    },
+    **dict.fromkeys(
+        ("num_negatives", "epochs", "batch_size", "batch_slots", "early_stopping_patience"), whole_number
+    ),
+    "random_state": partial(whole_number, at_least=0, below=2**63),
+    **dict.fromkeys(
+        ("learning_rate", "max_minutes", "weight_decay", "warmup_epochs"), partial(number_in, NOT_NEGATIVE)
+    ),
+    "gbce_t": partial(number_in, SHARE),
+    **dict.fromkeys(("adam_beta2", "average_decay"), partial(number_in, BELOW_ONE)),
+    **dict.fromkeys(("implicit", "shared_negatives", "restore_best_weights"), flag),
+}
+"""Name → what refuses a bad value, and gives a good one as plain Python."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """How to train; defaults as in the paper and in scikit-rec."""
+    """How to train; defaults as in the paper and in scikit-rec.
+
+    Numbers may be NumPy's: they are kept as Python's, so that JSON can hold them.
+
+    Raises:
+        ValueError: a setting of another type or out of its bounds.
+    """
 
     loss: Loss = "bce"
     implicit: bool = True  # every event is a positive, whatever its outcome
@@ -40,29 +75,10 @@ class FitConfig:
     random_state: int = 42
 
     def __post_init__(self) -> None:
-        choices = {
-            "loss": Loss,
-            "windows": Windows,
-            "learning_rate_schedule": Schedule,
-            "early_stopping_metric": Metric,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in get_args(allowed):
-                raise ValueError(
-                    f"{name} must be one of {', '.join(get_args(allowed))}, not {getattr(self, name)!r}"
-                )
-        for name in ("num_negatives", "epochs", "batch_size", "batch_slots", "early_stopping_patience"):
+        for name, check in CHECKS.items():
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-        for name in ("learning_rate", "max_minutes", "weight_decay", "warmup_epochs"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
-        for name in ("gbce_t", "adam_beta2", "average_decay"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in [0, 1], not {value!r}")
+            if value is not None or name not in OPTIONAL:
+                object.__setattr__(self, name, check(name, value))
 
     @property
     def objective(self) -> Objective:
