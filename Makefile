@@ -12,6 +12,8 @@ SOURCE ?=
 MINUTES ?= $(if $(SOURCE),10,1.75)
 # Recipe of `make bench-quality`, a file of benchmarks/recipes/.
 RECIPE ?= pipeline
+# Set-ups of `make bench-peers`: those of scikit-rec's page, for ratings, or `implicit`.
+SETUPS ?=
 # Further options for pip, for instance an index with another build of torch.
 PIP_ARGS ?=
 
@@ -34,7 +36,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test lint bench-quality docs up clean
+.PHONY: help setup demo test lint bench-quality bench-ablation bench-peers docs up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -85,6 +87,23 @@ bench-quality: setup ## Quality of a recipe on a parquet (SOURCE=your.parquet RE
 	@test -n "$(SOURCE)" || { echo "Name the data: make bench-quality SOURCE=your.parquet"; exit 2; }
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/quality.py --source $(SOURCE) --recipe $(RECIPE)
+
+bench-ablation: setup ## What each part of the recipe gives (SOURCE=your.parquet)
+	@test -n "$(SOURCE)" || { echo "Name the data: make bench-ablation SOURCE=your.parquet"; exit 2; }
+	@$(BIN)/python benchmarks/ablation.py --source $(SOURCE) --recipe $(RECIPE)
+
+bench-peers: setup .peers/scikit-rec/.done .peers/rectools/.done ## Beside scikit-rec and RecTools (SOURCE=your.parquet)
+	@test -n "$(SOURCE)" || { echo "Name the data: make bench-peers SOURCE=your.parquet"; exit 2; }
+	@$(BIN)/python benchmarks/peers_quality.py --source $(SOURCE) --recipes $(RECIPE) $(if $(SETUPS),--setups $(SETUPS)) \
+		--scikit-rec .peers/scikit-rec/bin/python --rectools .peers/rectools/bin/python
+
+# Each peer in an environment of its own: they pin other versions.
+.peers/scikit-rec/.done: PEER := scikit-rec==0.4.2
+.peers/rectools/.done: PEER := rectools[torch]==0.19.0
+.peers/%/.done:
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) '$(PEER)' torch==2.13.0
+	@touch $@
 
 docs: setup ## Draw the README's picture of the DAG and table of settings from the code
 	@$(BIN)/python docs/render.py

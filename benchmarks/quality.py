@@ -139,12 +139,14 @@ def draw(report: dict[str, Any], file: Path) -> None:
         minutes.append(total)
     figure, left = plt.subplots(figsize=(8, 4.5), layout="constrained")
     right = left.twinx()
+    by = report["settings"]["train.early_stopping_metric"]
+    metric = "NDCG@10, full ranking" if by == "ndcg@10" else by
     left.plot(minutes, curve["loss"], color="tab:gray", label=f"training loss ({report['training']['loss']})")
-    right.plot(minutes, curve["metric"], color="tab:blue", label="validation NDCG@10, full ranking")
+    right.plot(minutes, curve["metric"], color="tab:blue", label=f"validation {metric}")
     best = report["training"]["best_epoch"]
     right.axvline(minutes[best - 1], color="tab:blue", linewidth=0.8, linestyle=":")
     left.set(xlabel="minutes of training", ylabel="loss", xlim=(0, None))
-    right.set(ylabel="NDCG@10", ylim=(0, None))
+    right.set(ylabel=metric, ylim=(0, None))
     left.set_title(
         f"{report['data']['file']}, recipe {report['recipe']}: best epoch {best}; test HR@10 / NDCG@10 "
         + ", ".join(
