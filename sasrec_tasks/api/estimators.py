@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -11,17 +10,18 @@ import torch
 from rich import get_console
 
 from sasrec_tasks import progress
+from sasrec_tasks.api.settings import SIZES, checked
+from sasrec_tasks.api.told import losses, tell, tell_end, tell_epoch, warn_if_diverged
 from sasrec_tasks.bars import bars
 from sasrec_tasks.sasrec.advice import advised_max_len, advised_sizes
 from sasrec_tasks.sasrec.batches import Windows, targets_per_epoch
+from sasrec_tasks.sasrec.checkpoint import Epoch
 from sasrec_tasks.sasrec.fit import FitResult, build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig, Metric, Schedule
 from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.model import Blocks, Positions, SASRec, SASRecConfig
 from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64, Sequences
 from sasrec_tasks.sasrec.trainer import Progress
-
-log = logging.getLogger(__name__)
 
 Auto = Literal["auto"]
 
@@ -31,10 +31,10 @@ class SASRecEstimator:
     """What both estimators have in common.
 
     The sizes may be "auto": they then follow the catalogue and the lengths of the histories, and
-    `model.config` holds what was chosen.
+    `model.config` holds what was chosen. Numbers may be NumPy's. `result.history` holds the losses.
 
     Raises:
-        ValueError: a setting out of its bounds.
+        ValueError: a setting of another type or out of its bounds.
     """
 
     # the model
@@ -69,20 +69,40 @@ class SASRecEstimator:
     restore_best_weights: bool = True  # of the epoch with the best metric
     max_minutes: float | None = None  # of training, after which the best weights so far are used
     device: str | None = None  # None: a GPU if there is one
-    random_state: int = 42
-    verbose: int = 1  # 0: silent; else a progress bar
+    random_state: int | None = 42  # None: a seed is drawn now, and stands here in its place
+    verbose: int = 1  # 0: silent; else a progress bar, and the losses of each tenth epoch
 
     model: SASRec | None = field(default=None, init=False, repr=False, compare=False)
     result: FitResult | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Turn all settings into plain Python.
+
+        Raises:
+            ValueError: one of another type or out of its bounds, or some that do not fit each other.
+        """
+        for name, value in self.settings.items():
+            setattr(self, name, checked(name, value))
         self._fit_config()
-        self._model_config(num_items=2, lengths=None)
+        hidden_units, num_heads = self.hidden_units, self.num_heads
+        if num_heads == "auto":
+            num_heads = 1
+        if hidden_units == "auto":  # whether that fits is known with the catalogue
+            hidden_units = 2 * num_heads
+        self._sized(num_items=2, hidden_units=hidden_units, num_blocks=1, num_heads=num_heads, max_len=1)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments by name."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The sizes that are "auto"."""
+        return tuple(name for name in SIZES if getattr(self, name) == "auto")
 
     def check_outcomes(self, outcomes: Float32) -> None:
         """Raise a ValueError for outcomes (n,) that mean nothing to the loss."""
@@ -99,16 +119,18 @@ class SASRecEstimator:
                 `early_stopping_patience` without `validation`.
             FloatingPointError: training diverged.
         """
+        self.check()
         config = self._fit_config()
         self.check_outcomes(train.outcomes)
         model = build(self._model_config(num_items, train.lengths), config.random_state).to(self.torch_device)
-        if "auto" in (self.hidden_units, self.num_blocks, self.num_heads, self.max_len):
+        if self.chosen:
             sizes = ", ".join(f"{name}={size}" for name, size in model.config.as_dict().items())
-            log.info("sizes: %s", sizes)
-            if self.verbose:
-                get_console().print(f"sizes: {sizes}")
+            tell(f"sizes: {sizes}", verbose=self.verbose)
         with self._shown():
             self.result = self._fit(model, train, config, validation)
+        if self.verbose:
+            tell_end(self.result, config)
+        warn_if_diverged(self.result, config)
         self.model = model.eval()
         return model
 
@@ -116,14 +138,20 @@ class SASRecEstimator:
         self, model: SASRec, train: Sequences, config: FitConfig, validation: HeldOut | None
     ) -> FitResult:
         positions = targets_per_epoch(train.lengths, model.config.max_len, config.windows)
+        last = ""
         with progress.bar("train", config.epochs * positions, "positions") as advance:
 
             def on_step(step: Progress) -> None:
-                advance(
-                    (step.epoch - 1) * step.total + step.done, f"epoch {step.epoch} of at most {step.epochs}"
-                )
+                note = f"epoch {step.epoch} of at most {step.epochs}{last}"
+                advance((step.epoch - 1) * step.total + step.done, note)
 
-            return fit(model, train, config, validation=validation, on_step=on_step)
+            def on_epoch(epoch: Epoch) -> None:
+                nonlocal last
+                last = f"; {losses(epoch, config)}"
+                if self.verbose:
+                    tell_epoch(epoch, config)
+
+            return fit(model, train, config, validation=validation, on_step=on_step, on_epoch=on_epoch)
 
     @property
     def torch_device(self) -> str:
@@ -134,17 +162,22 @@ class SASRecEstimator:
         return progress.use(bars(get_console()) if self.verbose else progress.silent)
 
     def _model_config(self, num_items: int, lengths: Int64 | None) -> SASRecConfig:
-        hidden_units, num_blocks, num_heads = (
-            advice if size == "auto" else size
-            for size, advice in zip(
-                (self.hidden_units, self.num_blocks, self.num_heads), advised_sizes(num_items), strict=True
-            )
-        )
-        max_len = self.max_len
-        if max_len == "auto":
-            max_len = 1 if lengths is None else advised_max_len(lengths)
-        sizes = {"num_items": num_items, "hidden_units": hidden_units, "num_blocks": num_blocks}
-        sizes |= {"num_heads": num_heads, "max_len": max_len}
+        """The sizes of the model; ValueError where what "auto" chose does not fit the others."""
+        advice: dict[str, int] = dict(zip(SIZES, advised_sizes(num_items), strict=False))
+        advice["max_len"] = 1 if lengths is None else advised_max_len(lengths)
+        chosen = {name: advice[name] for name in self.chosen}
+        given = {name: getattr(self, name) for name in SIZES if name not in chosen}
+        try:
+            return self._sized(num_items=num_items, **chosen, **given)
+        except ValueError as error:
+            if not chosen:
+                raise
+            told = ", ".join(f"{name}={size}" for name, size in chosen.items())
+            raise ValueError(
+                f'{error}: "auto" chose {told} for {num_items:,} items: give numbers that fit instead'
+            ) from None
+
+    def _sized(self, **sizes: Any) -> SASRecConfig:
         return SASRecConfig(**self._named_as_in(SASRecConfig) | sizes)
 
     def _fit_config(self) -> FitConfig:

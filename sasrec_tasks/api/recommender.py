@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
 import warnings
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -21,11 +21,13 @@ from sasrec_tasks.api.histories import (
     validation_part,
 )
 from sasrec_tasks.api.scorer import SequentialScorer
+from sasrec_tasks.api.settings import size
 from sasrec_tasks.api.vocabulary import Vocabulary, checked_ids, of_one_kind
+from sasrec_tasks.sasrec.checks import NOT_NEGATIVE, number_in, whole_number
 from sasrec_tasks.sasrec.ranking import blocks, candidates, sample_k
 from sasrec_tasks.sasrec.sequences import Float32, Int64
 
-DEFAULT_MAX_LEN = 50
+MaxLen = int | Literal["auto"]
 
 
 class SequentialRecommender:
@@ -33,13 +35,32 @@ class SequentialRecommender:
 
     Args:
         scorer: wraps the estimator.
-        max_len: how many of the most recent items are read; the estimator takes this value, too.
-            "auto" chooses it by the lengths of the histories.
+        max_len: how many of the most recent items are read; "auto" chooses it by the lengths of the
+            histories. A value given here wins over the estimator's, with a warning where they differ;
+            without one, the estimator's is used.
+
+    Raises:
+        TypeError: `scorer` is no scorer.
+        ValueError: `max_len` is neither a whole number nor "auto".
     """
 
-    def __init__(self, scorer: SequentialScorer, max_len: int | Literal["auto"] = DEFAULT_MAX_LEN) -> None:
+    def __init__(self, scorer: SequentialScorer, max_len: MaxLen | None = None) -> None:
+        if not isinstance(scorer, SequentialScorer):
+            raise TypeError(
+                f"scorer must be a SequentialScorer, not {type(scorer).__name__}: wrap the estimator, "
+                "SequentialRecommender(SequentialScorer(estimator))"
+            )
         self.scorer = scorer
-        self.max_len = max_len
+        self._max_len = None if max_len is None else size("max_len", max_len)
+
+    @property
+    def max_len(self) -> MaxLen:
+        """How many of the most recent items are read, or "auto"."""
+        return self.scorer.estimator.max_len if self._max_len is None else self._max_len
+
+    @max_len.setter
+    def max_len(self, value: MaxLen) -> None:
+        self._max_len = size("max_len", value)
 
     def train(
         self,
@@ -59,8 +80,10 @@ class SequentialRecommender:
                 it. Neither these events nor what comes after them in a user's history is trained on,
                 whether or not they stand in `interactions_ds`, too.
             train_on_all: train on these as well, for a final refit. Metrics on them then mean nothing.
+                Without `valid_interactions_ds` all is trained on anyway.
 
         Raises:
+            TypeError: what should be a table is none.
             ValueError: `early_stopping_patience` without validation interactions; a column, value or
                 outcome that can't be used; nothing to train on.
         """
@@ -71,11 +94,11 @@ class SequentialRecommender:
                 "interactions: pass valid_interactions_ds to train(), or set it to None"
             )
         self._agree_on_max_len()
-        interactions = _interactions(interactions_ds)
+        interactions = _interactions(interactions_ds, "interactions_ds")
         frame, name = _with_outcome(interactions), interactions.name
         validation, validation_name = None, ""
         if valid_interactions_ds is not None:
-            given = _interactions(valid_interactions_ds)
+            given = _interactions(valid_interactions_ds, "valid_interactions_ds")
             validation, validation_name = _with_outcome(given), f"valid_interactions_ds ({given.name})"
         if items_ds is not None:
             items = _catalogue(items_ds)
@@ -100,7 +123,7 @@ class SequentialRecommender:
         self,
         interactions: InteractionsDataset | pd.DataFrame,
         top_k: int = ...,
-        sampling_temperature: float = ...,
+        sampling_temperature: float | None = ...,
         replace: bool = ...,
         exclude_seen: bool = ...,
         random_state: int | None = ...,
@@ -112,7 +135,7 @@ class SequentialRecommender:
         self,
         interactions: InteractionsDataset | pd.DataFrame,
         top_k: int = ...,
-        sampling_temperature: float = ...,
+        sampling_temperature: float | None = ...,
         replace: bool = ...,
         exclude_seen: bool = ...,
         random_state: int | None = ...,
@@ -124,7 +147,7 @@ class SequentialRecommender:
         self,
         interactions: InteractionsDataset | pd.DataFrame,
         top_k: int = 1,
-        sampling_temperature: float = 0,
+        sampling_temperature: float | None = 0,
         replace: bool = False,
         exclude_seen: bool = False,
         random_state: int | None = None,
@@ -136,11 +159,12 @@ class SequentialRecommender:
             interactions: USER_ID, ITEM_ID, TIMESTAMP. Rows of items that the model does not know are
                 skipped.
             top_k: items per user.
-            sampling_temperature: 0 ranks by score; above, items are drawn with probability
+            sampling_temperature: 0 or None ranks by score; above, items are drawn with probability
                 softmax(score / temperature), and rank is the order drawn.
             replace: whether an item may be drawn twice.
             exclude_seen: leave out what is in the user's rows.
-            random_state: seed of the drawing; None takes the estimator's.
+            random_state: seed of the drawing; None takes the estimator's. What is drawn for a user follows
+                it and the user's id alone, whoever else is asked for.
             as_array: the item ids alone.
 
         Returns:
@@ -153,17 +177,13 @@ class SequentialRecommender:
             ValueError: a column or value that can't be used.
             RuntimeError: not trained yet.
         """
-        if top_k < 1 or not 0 <= sampling_temperature < math.inf:
-            raise ValueError(
-                "top_k must be at least 1, and sampling_temperature at least 0 and finite, not "
-                f"{top_k} and {sampling_temperature}"
-            )
+        top_k = whole_number("top_k", top_k)
+        temperature = number_in(NOT_NEGATIVE, "sampling_temperature", sampling_temperature or 0)
+        seed = self.scorer.estimator.random_state if random_state is None else random_state
+        seed = whole_number("random_state", seed, at_least=0, below=2**63)
         given = self._histories(interactions)
-        k = top_k if replace and sampling_temperature else min(top_k, len(self.scorer.items))
-        generator = torch.Generator().manual_seed(
-            self.scorer.estimator.random_state if random_state is None else random_state
-        )
-        scores, items = self._best(given, k, sampling_temperature, replace, exclude_seen, generator)
+        k = top_k if replace and temperature else min(top_k, len(self.scorer.items))
+        scores, items = self._best(given, k, temperature, replace, exclude_seen, seed)
         served = scores > -np.inf
         names = np.full(items.shape, None, dtype=object)
         names[served] = self.scorer.items.names(items[served])
@@ -215,7 +235,7 @@ class SequentialRecommender:
         temperature: float,
         replace: bool,
         exclude_seen: bool,
-        generator: torch.Generator,
+        seed: int,
     ) -> tuple[Float32, Int64]:
         """Scores and item indices (users, k), −inf where there are fewer."""
         by_model = given.sequences.lengths > 0
@@ -228,8 +248,9 @@ class SequentialRecommender:
                     continue
                 found = candidates(score, given.sequences.select(rows) if exclude_seen else None, rows)
                 if temperature and score is model:
+                    generators = [_generator(seed, user) for user in given.users[rows]]
                     best, indices = sample_k(
-                        found, k, temperature=temperature, replace=replace, generator=generator
+                        found, k, temperature=temperature, replace=replace, generators=generators
                     )
                 else:
                     best, indices = found.topk(min(k, found.shape[1]), dim=1)
@@ -238,14 +259,12 @@ class SequentialRecommender:
         return scores, items
 
     def _histories(self, interactions: InteractionsDataset | pd.DataFrame) -> Histories:
-        dataset = _interactions(interactions)
+        dataset = _interactions(interactions, "interactions")
         frame = dataset.fetch_data()[list(dataset.required)]  # outcomes are not read, so may be anything
         return histories(frame, self.scorer.items, dataset.name)
 
     def _agree_on_max_len(self) -> None:
         estimator = self.scorer.estimator
-        if estimator.max_len == "auto" and self.max_len == DEFAULT_MAX_LEN:
-            self.max_len = "auto"
         if estimator.max_len != self.max_len:
             warnings.warn(
                 f"max_len={self.max_len} of SequentialRecommender replaces max_len={estimator.max_len} of "
@@ -256,6 +275,8 @@ class SequentialRecommender:
 
 
 def _catalogue(given: ItemsDataset | pd.DataFrame) -> Vocabulary:
+    if not isinstance(given, ItemsDataset | pd.DataFrame):
+        raise TypeError(f"items_ds must be an ItemsDataset, a DataFrame or None, not {_shortly(given)}")
     dataset = given if isinstance(given, ItemsDataset) else ItemsDataset(given)
     return Vocabulary(dataset.fetch_data()["ITEM_ID"], f"{dataset.name}: ITEM_ID")
 
@@ -265,8 +286,21 @@ def _items_of(tables: list[tuple[pd.DataFrame, str]]) -> Vocabulary:
     return Vocabulary(pd.concat(of_one_kind(*ids), ignore_index=True))
 
 
-def _interactions(given: InteractionsDataset | pd.DataFrame) -> InteractionsDataset:
+def _interactions(given: InteractionsDataset | pd.DataFrame, argument: str) -> InteractionsDataset:
+    if not isinstance(given, InteractionsDataset | pd.DataFrame):
+        raise TypeError(f"{argument} must be an InteractionsDataset or a DataFrame, not {_shortly(given)}")
     return given if isinstance(given, InteractionsDataset) else InteractionsDataset(given)
+
+
+def _shortly(given: object) -> str:
+    """A path or None as it is, else the type: tables are long."""
+    return repr(given) if given is None or isinstance(given, str | Path) else type(given).__name__
+
+
+def _generator(seed: int, user: str | int) -> torch.Generator:
+    """Of a user's own; an integer and the text it is written as are the same user."""
+    digest = hashlib.blake2b(f"{seed} {user}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
 def _with_outcome(dataset: InteractionsDataset) -> pd.DataFrame:

@@ -20,9 +20,17 @@ class SequentialScorer:
 
     Args:
         estimator: what is trained, and how.
+
+    Raises:
+        TypeError: `estimator` is none.
     """
 
     def __init__(self, estimator: SASRecEstimator) -> None:
+        if not isinstance(estimator, SASRecEstimator):
+            raise TypeError(
+                "estimator must be a SASRecClassifierEstimator or a SASRecRegressorEstimator, not "
+                f"{estimator if isinstance(estimator, type) else type(estimator).__name__}"
+            )
         self.estimator = estimator
         self._items: Vocabulary | None = None
         self._popularity: Float32 | None = None

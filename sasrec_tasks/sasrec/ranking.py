@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -229,7 +229,7 @@ def candidates(score: Scorer, seen: Sequences | None, rows: Int64) -> Tensor:
 
 @torch.inference_mode()
 def sample_k(
-    scores: Tensor, k: int, *, temperature: float, replace: bool, generator: torch.Generator
+    scores: Tensor, k: int, *, temperature: float, replace: bool, generators: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
     """k items drawn with probability softmax(scores / temperature), in the order drawn.
 
@@ -238,6 +238,7 @@ def sample_k(
 
     Args:
         scores: (B, n), −inf for what is never drawn.
+        generators: one of each user's own, so that what is drawn for one does not hang on the others.
 
     Returns:
         scores (B, k) of the drawn items, −inf where a user has fewer candidates, and indices (B, k).
@@ -245,7 +246,8 @@ def sample_k(
     draws = k if replace else 1
     drawn = []
     for _ in range(draws):
-        uniform = torch.rand(scores.shape, generator=generator).clamp_(min=1e-20).to(scores.device)
+        rows = [torch.rand(scores.shape[1], generator=generator) for generator in generators]
+        uniform = torch.stack(rows).clamp_(min=1e-20).to(scores.device)
         noisy = scores - temperature * (-uniform.log()).log()  # times temperature, lest a low one overflow
         drawn.append(noisy.topk(1 if replace else k, dim=1).indices)
     items = torch.cat(drawn, 1)

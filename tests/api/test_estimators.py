@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +21,7 @@ from sasrec_tasks.api import (
 )
 from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.sequences import Sequences
+from sasrec_tasks.sasrec.trainer import Trainer
 
 Train = Callable[..., SequentialRecommender]
 Table = Callable[[list[Any]], pd.DataFrame]
@@ -63,9 +66,34 @@ def test_arguments_and_defaults_are_those_of_scikit_rec_and_go_by_name(kind: Any
         ({"weight_decay": -1.0}, "weight_decay must be .*, not -1.0"),
         ({"max_minutes": -1.0}, "max_minutes must be .*, not -1.0"),
         ({"hidden_units": 50, "num_heads": 3}, r"hidden_units \(50\) must be divisible by num_heads \(3\)"),
-        ({"max_len": 0}, "max_len must be at least 1"),
-        ({"num_blocks": 0}, "num_blocks must be at least 1"),
+        ({"max_len": 0}, 'max_len must be a whole number of at least 1 or "auto", not 0'),
+        ({"max_len": "x"}, """max_len must be .* or "auto", not 'x'"""),
+        ({"num_blocks": 0}, "num_blocks must be a whole number of at least 1"),
+        ({"hidden_units": "big"}, """hidden_units must be a whole number .* or "auto", not 'big'"""),
+        ({"hidden_units": 8.0}, "hidden_units must be a whole number .*, not 8.0"),
+        ({"num_heads": True}, "num_heads must be a whole number .*, not True"),
+        ({"batch_size": True}, "batch_size must be a whole number .*, not True"),
+        ({"conv_width": None}, "conv_width must be a whole number .*, not None"),
         ({"dropout_rate": 1.0}, r"dropout_rate must be in \[0, 1\)"),
+        ({"dropout_rate": "much"}, r"dropout_rate must be in \[0, 1\), not 'much'"),
+        ({"temperature": 0}, "temperature must be above 0 or None, not 0"),
+        ({"learning_rate": "a"}, "learning_rate must be above 0, not 'a'"),
+        ({"learning_rate": 0}, "learning_rate must be above 0, not 0"),
+        ({"max_minutes": 0}, "max_minutes must be above 0 or None, not 0"),
+        ({"adam_beta2": 1.0}, r"adam_beta2 must be in \[0, 1\), not 1.0"),
+        ({"random_state": -1}, "random_state must be a whole number of at least 0 .* or None, .*, not -1"),
+        ({"random_state": "x"}, "random_state must be .*, not 'x'"),
+        ({"random_state": 2**63}, "random_state must be .* below 9223372036854775808"),
+        ({"restore_best_weights": "no"}, "restore_best_weights must be True or False, not 'no'"),
+        ({"positions": "none"}, "positions must be one of learned, rotary, not 'none'"),
+        ({"verbose": "yes"}, "verbose must be .*, not 'yes'"),
+        ({"device": "foo"}, "device must be .*, not 'foo'"),
+        ({"device": "meta"}, "device must be .*, not 'meta'"),
+        ({"device": [1]}, r"device must be .*, not \[1\]"),
+        (
+            {"hidden_units": 5, "num_heads": "auto", "positions": "rotary"},
+            "rotary positions need heads of even",
+        ),
     ],
 )
 def test_a_setting_out_of_bounds_is_refused_before_training(
@@ -73,6 +101,46 @@ def test_a_setting_out_of_bounds_is_refused_before_training(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         kind(**settings)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, device: str) -> torch.Tensor:
+        raise AssertionError(f"Torch not compiled with {device} enabled")
+
+    monkeypatch.setattr(torch, "ones", refuse)
+    with pytest.raises(ValueError, match=r"device must be .*, not 'cuda': Torch not compiled"):
+        SASRecClassifierEstimator(device="cuda")
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_numbers_of_numpy_are_kept_as_plain_ones(kind: Any) -> None:
+    given: dict[str, Any] = {
+        "hidden_units": np.int64(8),
+        "num_heads": np.uint8(2),
+        "epochs": np.int64(2),
+        "batch_size": np.int32(7),
+        "random_state": np.int64(3),
+        "learning_rate": np.float32(0.5),
+        "dropout_rate": np.float64(0.25),
+        "max_minutes": np.int64(4),
+        "attention_dropout": np.False_,
+    }
+    kept = kind(**given).settings
+    assert kept.items() >= given.items()
+    assert json.loads(json.dumps(kept)) == kept
+
+
+def test_without_a_seed_one_is_drawn_and_shown() -> None:
+    drawn = [SASRecClassifierEstimator(random_state=None).random_state for _ in range(4)]
+    assert all(type(seed) is int for seed in drawn)
+    assert len(set(drawn)) > 1
+
+
+def test_what_is_set_later_is_checked_when_training(train: Train, circle: pd.DataFrame) -> None:
+    estimator = train(circle, epochs=1).scorer.estimator
+    estimator.epochs = 0
+    with pytest.raises(ValueError, match=r"epochs must be .*, not 0"):
+        SequentialRecommender(SequentialScorer(estimator)).train(interactions_ds=circle)
 
 
 @pytest.mark.parametrize(("outcomes", "said"), [
@@ -134,6 +202,27 @@ def test_auto_max_len_follows_the_histories(train: Train, table: Table, length: 
     assert model.config.max_len == max_len
 
 
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_auto_goes_with_fixed_sizes(tiny: Callable[..., SASRecClassifierEstimator], positions: str) -> None:
+    """4 heads do not divide the 50 that few items get, but the 100 of more."""
+    if positions == "learned":
+        config = tiny(hidden_units="auto", num_heads=4)._model_config(50_000, None)
+        assert (config.hidden_units, config.num_heads) == (100, 4)
+    else:
+        config = tiny(hidden_units="auto", num_heads=5, positions="rotary")._model_config(40, None)
+        assert (config.hidden_units, config.num_heads) == (50, 5)
+
+
+def test_auto_that_does_not_fit_what_is_fixed_is_told_when_training(
+    train: Train, circle: pd.DataFrame
+) -> None:
+    said = (
+        r'hidden_units \(50\) must be divisible by num_heads \(4\): "auto" chose hidden_units=50 for 12 items'
+    )
+    with pytest.raises(ValueError, match=said):
+        train(circle, hidden_units="auto", num_heads=4)
+
+
 def test_only_what_is_auto_is_chosen(train: Train, circle: pd.DataFrame) -> None:
     model = train(circle, hidden_units=6, num_blocks="auto", max_len=3, epochs=1).scorer.estimator.model
     assert model is not None
@@ -165,6 +254,61 @@ def test_verbose_1_shows_how_far_it_is(
 ) -> None:
     train(circle, verbose=1)
     assert "epoch 2 of at most 2" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("metric", ["loss", "ndcg@10"])
+def test_verbose_1_shows_the_losses_of_each_tenth_epoch_and_which_is_kept(
+    train: Train, circle: pd.DataFrame, capfd: pytest.CaptureFixture[str], metric: str
+) -> None:
+    recommender = train(
+        circle, validation=circle.iloc[4::6], epochs=20, early_stopping_metric=metric, verbose=1
+    )
+    result, out = recommender.scorer.estimator.result, capfd.readouterr().out
+    assert result is not None
+    lines = [line for line in out.splitlines() if line.startswith("epoch ")]
+    assert lines == [
+        f"epoch {epoch.epoch}: loss {epoch.loss:.4f}, validation {metric} {epoch.metric:.4f}"
+        for epoch in result.history
+        if epoch.epoch == 1 or epoch.epoch % 2 == 0
+    ]
+    assert f"trained 20 epochs (all epochs are done), kept epoch {result.best_epoch}: loss" in out
+
+
+def test_what_is_logged_is_not_printed_too(
+    train: Train,
+    circle: pd.DataFrame,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO):
+        train(circle, hidden_units="auto", epochs=20, verbose=1)
+    assert [f"epoch {number}:" in caplog.text for number in (1, 2, 3, 20)] == [True] * 4
+    assert "sizes: num_items=12" in caplog.text
+    assert "sizes:" not in (out := capfd.readouterr().out)
+    assert not any(line.startswith("epoch ") for line in out.splitlines())
+
+
+def test_sizes_are_printed_once(
+    train: Train, circle: pd.DataFrame, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(circle, hidden_units="auto", verbose=1)
+    assert capfd.readouterr().out.count("sizes: num_items=12") == 1
+
+
+def test_training_that_diverges_warns_with_what_to_do(
+    train: Train, circle: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, epochs = Trainer.epoch, []
+
+    def second_is_no_number(self: Trainer, *arguments: Any) -> tuple[float, bool]:
+        epochs.append(real(self, *arguments))
+        return (math.nan, True) if len(epochs) == 2 else epochs[-1]
+
+    monkeypatch.setattr(Trainer, "epoch", second_is_no_number)
+    with pytest.warns(
+        UserWarning, match=r"diverged in epoch 2, .* those of epoch 1: lower learning_rate, .* 0\.01"
+    ):
+        train(circle, epochs=5)
 
 
 def test_training_follows_random_state(train: Train, circle: pd.DataFrame) -> None:

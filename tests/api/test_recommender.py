@@ -183,28 +183,33 @@ def test_the_catalogue_says_which_items_there_are(train: Train, circle: pd.DataF
 # max_len
 
 
+@pytest.mark.parametrize(("of_estimator", "of_recommender", "used"), [
+    (50, 3, 3), (7, 50, 50), ("auto", 50, 50), ("auto", 3, 3), (50, "auto", 20),
+])  # fmt: skip
 def test_different_max_len_warns_and_that_of_the_recommender_is_used(
-    circle: pd.DataFrame, tiny: Tiny
+    circle: pd.DataFrame, tiny: Tiny, of_estimator: Any, of_recommender: Any, used: int
 ) -> None:
-    recommender = SequentialRecommender(SequentialScorer(tiny(max_len=50)), max_len=3)
-    with pytest.warns(
-        UserWarning, match=r"max_len=3 of SequentialRecommender replaces max_len=50 of SASRecCl"
-    ):
+    recommender = SequentialRecommender(SequentialScorer(tiny(max_len=of_estimator)), max_len=of_recommender)
+    said = f"max_len={of_recommender} of SequentialRecommender replaces max_len={of_estimator} of SASRecCl"
+    with pytest.warns(UserWarning, match=said):
         recommender.train(interactions_ds=circle)
     model = recommender.scorer.estimator.model
     assert model is not None
-    assert model.config.max_len == recommender.scorer.estimator.max_len == 3
+    assert model.config.max_len == used
+    assert recommender.scorer.estimator.max_len == recommender.max_len == of_recommender
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    ("of_estimator", "of_recommender"), [(7, 7), ("auto", "auto"), ("auto", None), (50, None)]
+    ("of_estimator", "of_recommender"),
+    [(7, 7), ("auto", "auto"), ("auto", None), (50, None), (7, None), (7, np.int64(7))],
 )
-def test_the_same_max_len_does_not_warn(
+def test_the_same_max_len_or_only_that_of_the_estimator_does_not_warn(
     circle: pd.DataFrame, tiny: Tiny, of_estimator: Any, of_recommender: Any
 ) -> None:
     arguments = {} if of_recommender is None else {"max_len": of_recommender}
     recommender = SequentialRecommender(SequentialScorer(tiny(max_len=of_estimator)), **arguments)
+    assert recommender.max_len == of_estimator
     recommender.train(interactions_ds=circle)
     model = recommender.scorer.estimator.model
     assert model is not None
@@ -385,6 +390,24 @@ def test_drawing_is_seeded(learned: SequentialRecommender, circle: pd.DataFrame)
     assert drawn(None) == drawn(learned.scorer.estimator.random_state)
 
 
+@pytest.mark.parametrize("replace", [False, True])
+def test_what_is_drawn_for_a_user_does_not_hang_on_who_else_is_asked_for(
+    learned: SequentialRecommender, replace: bool
+) -> None:
+    crowd = pd.concat([events(user, "i3", "i4") for user in range(600)])
+    among = learned.recommend(crowd, 4, 3.0, replace)
+    for user in (0, 300, 599):
+        want = among[among["USER_ID"] == user]["ITEM_ID"].tolist()
+        for name in (user, str(user)):
+            assert learned.recommend(events(name, "i3", "i4"), 4, 3.0, replace)["ITEM_ID"].tolist() == want
+    assert among.groupby("USER_ID")["ITEM_ID"].agg(tuple).nunique() > 100
+
+
+def test_no_temperature_is_none(learned: SequentialRecommender, circle: pd.DataFrame) -> None:
+    found = learned.recommend(circle, top_k=3, sampling_temperature=None)
+    pd.testing.assert_frame_equal(found, learned.recommend(circle, top_k=3, sampling_temperature=0))
+
+
 @pytest.mark.parametrize("temperature", [1e-6, 1e-30, 5e-324])
 def test_near_temperature_0_drawing_is_ranking(
     learned: SequentialRecommender, circle: pd.DataFrame, temperature: float
@@ -443,19 +466,65 @@ def test_the_score_of_a_drawn_item_is_its_own(learned: SequentialRecommender, ci
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "said"),
     [
-        {"top_k": 0},
-        {"sampling_temperature": -0.1},
-        {"sampling_temperature": float("nan")},
-        {"sampling_temperature": float("inf")},
+        ({"top_k": 0}, "top_k must be a whole number of at least 1, not 0"),
+        ({"top_k": 2.5}, "top_k must be a whole number of at least 1, not 2.5"),
+        ({"top_k": True}, "top_k must be .*, not True"),
+        ({"top_k": None}, "top_k must be .*, not None"),
+        ({"sampling_temperature": -0.1}, "sampling_temperature must be .* at least 0, not -0.1"),
+        ({"sampling_temperature": float("nan")}, "sampling_temperature must be .*, not nan"),
+        ({"sampling_temperature": float("inf")}, "sampling_temperature must be a finite .*, not inf"),
+        ({"sampling_temperature": "hot"}, "sampling_temperature must be .*, not 'hot'"),
+        ({"random_state": -1}, "random_state must be .* of at least 0 .*, not -1"),
+        ({"random_state": "x"}, "random_state must be .*, not 'x'"),
     ],
 )
-def test_arguments_out_of_bounds_are_refused(
-    learned: SequentialRecommender, arguments: dict[str, Any]
+def test_arguments_out_of_bounds_are_refused_by_name(
+    learned: SequentialRecommender, arguments: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(ValueError, match="top_k must be at least 1, and sampling_temperature at least 0"):
+    with pytest.raises(ValueError, match=said):
         learned.recommend(events("v", "i1"), **arguments)
+
+
+@pytest.mark.parametrize("max_len", ["x", 5.5, 0, True])
+def test_a_max_len_that_is_none_is_refused_at_once(tiny: Tiny, max_len: Any) -> None:
+    scorer = SequentialScorer(tiny())
+    said = rf'max_len must be a whole number of at least 1 or "auto", not {max_len!r}'
+    with pytest.raises(ValueError, match=said):
+        SequentialRecommender(scorer, max_len=max_len)
+    with pytest.raises(ValueError, match=said):
+        SequentialRecommender(scorer).max_len = max_len
+
+
+def test_numbers_of_numpy_are_numbers(learned: SequentialRecommender, circle: pd.DataFrame) -> None:
+    want = learned.recommend(circle, 3, 2.0, random_state=5)
+    got = learned.recommend(circle, np.int64(3), np.float32(2), random_state=np.int64(5))  # type: ignore[call-overload]
+    pd.testing.assert_frame_equal(got, want)
+
+
+def test_a_forgotten_scorer_is_told_with_where_it_goes(tiny: Tiny) -> None:
+    with pytest.raises(TypeError, match=r"not SASRecClassifierEstimator: .*SequentialScorer\(estimator\)"):
+        SequentialRecommender(tiny())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"estimator must be .*, not .*SASRecClassifierEstimator"):
+        SequentialScorer(SASRecClassifierEstimator)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [None, "train.csv", [1, 2]])
+def test_what_is_no_table_is_refused_by_the_name_of_the_argument(
+    learned: SequentialRecommender, tiny: Tiny, circle: pd.DataFrame, given: Any
+) -> None:
+    recommender = SequentialRecommender(SequentialScorer(tiny()))
+    told = "list" if isinstance(given, list) else repr(given)
+    with pytest.raises(TypeError, match=f"^interactions_ds must be an InteractionsDataset .*, not {told}"):
+        recommender.train(interactions_ds=given)
+    with pytest.raises(TypeError, match=f"^interactions must be an InteractionsDataset .*, not {told}"):
+        learned.recommend(given)
+    if given is not None:
+        with pytest.raises(TypeError, match=f"^items_ds must be .*, not {told}"):
+            recommender.train(interactions_ds=circle, items_ds=given)
+        with pytest.raises(TypeError, match=f"^valid_interactions_ds must be .*, not {told}"):
+            recommender.train(interactions_ds=circle, valid_interactions_ds=given)
 
 
 def test_before_training_there_is_nothing_to_recommend(tiny: Tiny) -> None:

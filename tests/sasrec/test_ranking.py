@@ -289,9 +289,9 @@ def draw(
     k: int, *, users: int = 1, temperature: float = 1.0, replace: bool = False, seed: int = 0
 ) -> torch.Tensor:
     """Indices (users, k) of items drawn by SCORES."""
-    generator = torch.Generator().manual_seed(seed)
+    generators = [torch.Generator().manual_seed(1_000_000 * seed + user) for user in range(users)]
     scores = SCORES.repeat(users, 1)
-    drawn, items = sample_k(scores, k, temperature=temperature, replace=replace, generator=generator)
+    drawn, items = sample_k(scores, k, temperature=temperature, replace=replace, generators=generators)
     assert torch.equal(drawn, scores.gather(1, items))
     return items
 
