@@ -31,8 +31,13 @@ class _Dataset:
     """
 
     required: tuple[str, ...] = ()
+    remedy = "rename its columns"
 
     def __init__(self, data_location: DataLocation, client_schema_path: str | Path | None = None) -> None:
+        if not isinstance(data_location, str | Path | pd.DataFrame):
+            raise TypeError(
+                f"data_location must be a path or a DataFrame, not {type(data_location).__name__}"
+            )
         self.data_location = data_location
         self.client_schema_path = client_schema_path
 
@@ -41,8 +46,12 @@ class _Dataset:
         """What errors call the table."""
         return "the DataFrame" if isinstance(self.data_location, pd.DataFrame) else str(self.data_location)
 
-    def fetch_data(self) -> pd.DataFrame:
+    def fetch_data(self, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
         """The table.
+
+        Args:
+            columns: give these alone, of those that are required; others that a schema asks for may then
+                be missing, or bad.
 
         Raises:
             ValueError: a required column is missing, or the table breaks its schema.
@@ -50,11 +59,25 @@ class _Dataset:
         """
         if self.client_schema_path is None:
             frame = self._as_it_is()
-        else:
-            file = Path(self.client_schema_path)
-            frame = self._by_schema(build_schema(file), file)
-        require_columns(frame, self.required, self.name)
-        return frame
+            self._require(frame)
+            return frame if columns is None else frame[list(columns)]
+        file = Path(self.client_schema_path)
+        schema = build_schema(file)
+        if missing := [name for name in self.required if name not in schema.columns]:
+            raise ValueError(
+                f"{file}: no column {', '.join(missing)}, which is needed, so that it is not read from "
+                f"{self.name}: add it to this schema, which has {', '.join(schema.columns)}"
+            )
+        if columns is not None:
+            schema = schema.select_columns(list(columns))
+        return self._by_schema(schema, file)
+
+    def _require(self, frame: pd.DataFrame) -> None:
+        if missing := [name for name in self.required if name not in frame.columns]:
+            raise ValueError(
+                f"{self.name}: no column {', '.join(missing)}: it has {', '.join(map(str, frame.columns))}; "
+                f"{self.remedy}"
+            )
 
     def _as_it_is(self) -> pd.DataFrame:
         if isinstance(self.data_location, pd.DataFrame):
@@ -120,21 +143,14 @@ class InteractionsDataset(_Dataset):
     """Who did what and when: USER_ID, ITEM_ID, TIMESTAMP, and OUTCOME where it is trained on."""
 
     required = ("USER_ID", "ITEM_ID", "TIMESTAMP")
+    remedy = f"rename its columns as in {interactions_schema_file().name}"
 
 
 class ItemsDataset(_Dataset):
     """The catalogue: ITEM_ID; other columns are ignored."""
 
     required = ("ITEM_ID",)
-
-
-def require_columns(frame: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
-    """Raise a ValueError that names the columns that are missing, and the file that shows them all."""
-    if missing := [column for column in columns if column not in frame.columns]:
-        raise ValueError(
-            f"{name}: no column {', '.join(missing)}: it has {', '.join(map(str, frame.columns))}; "
-            f"rename its columns as in {interactions_schema_file().name}"
-        )
+    remedy = "rename its column of item ids to ITEM_ID"
 
 
 def _integers_where_nothing_is_lost(texts: pd.Series) -> pd.Series:

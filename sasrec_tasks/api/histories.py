@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from sasrec_tasks.api.vocabulary import Vocabulary, checked_ids, of_one_kind
 from sasrec_tasks.sasrec.sequences import HeldOut, Int64, Sequences
 
 KEY = ["USER_ID", "ITEM_ID", "TIMESTAMP"]
 """What makes two rows the same event."""
+
+TOO_HIGH = 2**63
+"""What int64 does not hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,21 +141,42 @@ def _sorted(frame: pd.DataFrame, vocabulary: Vocabulary, name: str, held: npt.ND
 
 
 def _times(values: pd.Series) -> pd.Series:
-    """Whole numbers as they are, moments as nanoseconds since 1970."""
-    if missing := int(values.isna().sum()):
-        raise ValueError(
-            f"TIMESTAMP: {missing:,} of {len(values):,} values are missing, the first in row "
-            f"{int(np.argmax(values.isna()))}: drop these rows"
-        )
+    """Whole numbers as int64, others as float64, moments as nanoseconds since 1970; all of NumPy."""
+    _refuse_missing(values)
+    if isinstance(values.dtype, pd.ArrowDtype) and pa.types.is_date(values.dtype.pyarrow_dtype):
+        values = values.astype(pd.ArrowDtype(pa.timestamp("s")))
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         return pd.Series(values.dt.as_unit("ns").astype("int64"))
+    if pd.api.types.is_integer_dtype(values.dtype):
+        return _int64(values)
     if pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
-        return values.astype("int64") if (values % 1 == 0).all() else values.astype("float64")
+        numbers = values.astype("float64")  # pyarrow's types know no remainder
+        _refuse_missing(numbers)  # nor do they count nan among what is missing
+        whole = (numbers % 1 == 0) & (numbers.abs() < TOO_HIGH)
+        return numbers.astype("int64") if whole.all() else numbers
     row = int(np.argmax(pd.to_numeric(values, errors="coerce").isna()))  # what makes a column of numbers text
     raise ValueError(
         f"TIMESTAMP: values are {values.dtype}, for instance {_told(values, row)} in row {row}: give "
         "numbers or moments, with pandas.to_datetime for instance"
     )
+
+
+def _int64(values: pd.Series) -> pd.Series:
+    if (highest := int(values.max())) >= TOO_HIGH:
+        row = int(np.argmax(values.to_numpy(np.uint64)))
+        raise ValueError(
+            f"TIMESTAMP: {highest} in row {row} is not below 2^63: give times in a longer unit, "
+            "milliseconds for instance"
+        )
+    return values.astype("int64")
+
+
+def _refuse_missing(times: pd.Series) -> None:
+    if missing := int(times.isna().sum()):
+        raise ValueError(
+            f"TIMESTAMP: {missing:,} of {len(times):,} values are missing, the first in row "
+            f"{int(np.argmax(times.isna()))}: drop these rows"
+        )
 
 
 def _outcomes(values: pd.Series) -> pd.Series:

@@ -14,6 +14,7 @@ import torch
 
 from sasrec_tasks.api import saved
 from sasrec_tasks.api.datasets import InteractionsDataset, ItemsDataset
+from sasrec_tasks.api.given import catalogue, interactions_dataset, items_of, with_outcome
 from sasrec_tasks.api.histories import (
     Histories,
     histories,
@@ -22,7 +23,6 @@ from sasrec_tasks.api.histories import (
 )
 from sasrec_tasks.api.scorer import SequentialScorer
 from sasrec_tasks.api.settings import size
-from sasrec_tasks.api.vocabulary import Vocabulary, checked_ids, of_one_kind
 from sasrec_tasks.sasrec.checks import NOT_NEGATIVE, number_in, whole_number
 from sasrec_tasks.sasrec.ranking import blocks, candidates, sample_k
 from sasrec_tasks.sasrec.sequences import Float32, Int64
@@ -94,17 +94,17 @@ class SequentialRecommender:
                 "interactions: pass valid_interactions_ds to train(), or set it to None"
             )
         self._agree_on_max_len()
-        interactions = _interactions(interactions_ds, "interactions_ds")
-        frame, name = _with_outcome(interactions), interactions.name
+        interactions = interactions_dataset(interactions_ds, "interactions_ds")
+        frame, name = with_outcome(interactions), interactions.name
         validation, validation_name = None, ""
         if valid_interactions_ds is not None:
-            given = _interactions(valid_interactions_ds, "valid_interactions_ds")
-            validation, validation_name = _with_outcome(given), f"valid_interactions_ds ({given.name})"
+            given = interactions_dataset(valid_interactions_ds, "valid_interactions_ds")
+            validation, validation_name = with_outcome(given), f"valid_interactions_ds ({given.name})"
         if items_ds is not None:
-            items = _catalogue(items_ds)
+            items = catalogue(items_ds)
         else:
             tables = [(frame, name), *([] if validation is None else [(validation, validation_name)])]
-            items = _items_of(tables)
+            items = items_of(tables)
         if validation is None:
             every = histories(frame, items, name)
             self.scorer.train(items, every.sequences, None)
@@ -259,8 +259,8 @@ class SequentialRecommender:
         return scores, items
 
     def _histories(self, interactions: InteractionsDataset | pd.DataFrame) -> Histories:
-        dataset = _interactions(interactions, "interactions")
-        frame = dataset.fetch_data()[list(dataset.required)]  # outcomes are not read, so may be anything
+        dataset = interactions_dataset(interactions, "interactions")
+        frame = dataset.fetch_data(dataset.required)  # outcomes are not read, so may be anything, or none
         return histories(frame, self.scorer.items, dataset.name)
 
     def _agree_on_max_len(self) -> None:
@@ -274,39 +274,7 @@ class SequentialRecommender:
             estimator.max_len = self.max_len
 
 
-def _catalogue(given: ItemsDataset | pd.DataFrame) -> Vocabulary:
-    if not isinstance(given, ItemsDataset | pd.DataFrame):
-        raise TypeError(f"items_ds must be an ItemsDataset, a DataFrame or None, not {_shortly(given)}")
-    dataset = given if isinstance(given, ItemsDataset) else ItemsDataset(given)
-    return Vocabulary(dataset.fetch_data()["ITEM_ID"], f"{dataset.name}: ITEM_ID")
-
-
-def _items_of(tables: list[tuple[pd.DataFrame, str]]) -> Vocabulary:
-    ids = [checked_ids(frame["ITEM_ID"], f"{name}: ITEM_ID") for frame, name in tables]
-    return Vocabulary(pd.concat(of_one_kind(*ids), ignore_index=True))
-
-
-def _interactions(given: InteractionsDataset | pd.DataFrame, argument: str) -> InteractionsDataset:
-    if not isinstance(given, InteractionsDataset | pd.DataFrame):
-        raise TypeError(f"{argument} must be an InteractionsDataset or a DataFrame, not {_shortly(given)}")
-    return given if isinstance(given, InteractionsDataset) else InteractionsDataset(given)
-
-
-def _shortly(given: object) -> str:
-    """A path or None as it is, else the type: tables are long."""
-    return repr(given) if given is None or isinstance(given, str | Path) else type(given).__name__
-
-
 def _generator(seed: int, user: str | int) -> torch.Generator:
     """Of a user's own; an integer and the text it is written as are the same user."""
     digest = hashlib.blake2b(f"{seed} {user}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
-
-
-def _with_outcome(dataset: InteractionsDataset) -> pd.DataFrame:
-    frame = dataset.fetch_data()
-    if "OUTCOME" not in frame.columns:
-        raise ValueError(
-            f"{dataset.name}: no column OUTCOME, which is trained on: for clicks or purchases set it to 1.0"
-        )
-    return frame

@@ -127,8 +127,42 @@ def test_a_column_that_the_given_schema_asks_for_is_named_with_it(
         InteractionsDataset(file, client_schema_path=interactions_schema_file()).fetch_data()
 
 
+@pytest.fixture
+def short(tmp_path: Path) -> Path:
+    """A schema without TIMESTAMP, ITEM_ID and OUTCOME."""
+    file = tmp_path / "short.yaml"
+    file.write_text("columns: [{name: USER_ID, type: str}]")
+    return file
+
+
+def test_a_required_column_that_the_given_schema_leaves_out_is_told_as_the_schemas_fault(
+    write: Write, circle: pd.DataFrame, short: Path
+) -> None:
+    said = rf"^{short}: no column {{}}, which is needed.*t\.csv: add it to this schema, which has USER_ID"
+    file = write(circle, "t.csv")
+    for kind, columns in ((InteractionsDataset, "ITEM_ID, TIMESTAMP"), (ItemsDataset, "ITEM_ID")):
+        with pytest.raises(ValueError, match=said.format(columns)):
+            kind(file, client_schema_path=short).fetch_data()
+
+
+def test_of_chosen_columns_only_these_are_held_against_the_schema(write: Write, circle: pd.DataFrame) -> None:
+    key = InteractionsDataset.required
+    want = circle[list(key)]
+    for table in (circle.drop(columns="OUTCOME"), circle.assign(OUTCOME="bad")):
+        for source in (table, write(table, "t.csv"), write(table, "t.parquet")):
+            for schema in (None, interactions_schema_file()):
+                dataset = InteractionsDataset(source, client_schema_path=schema)
+                pd.testing.assert_frame_equal(dataset.fetch_data(key), want, check_dtype=False)
+
+
+@pytest.mark.parametrize("location", [None, 7, [1]])
+def test_a_location_that_is_none_is_refused(location: Any) -> None:
+    with pytest.raises(TypeError, match=f"data_location must be .*, not {type(location).__name__}"):
+        InteractionsDataset(location)
+
+
 def test_items_need_an_id(write: Write) -> None:
-    with pytest.raises(ValueError, match=r"items\.csv: no column ITEM_ID\b.*it has MOVIE"):
+    with pytest.raises(ValueError, match=r"items\.csv: no column ITEM_ID\b.*it has MOVIE; .* to ITEM_ID$"):
         ItemsDataset(write(pd.DataFrame({"MOVIE": ["a"]}), "items.csv")).fetch_data()
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sasrec_tasks.api.histories import histories, histories_with_validation, validation_part
+from sasrec_tasks.api.histories import checked, histories, histories_with_validation, validation_part
 from sasrec_tasks.api.vocabulary import Vocabulary
 from sasrec_tasks.sasrec.sequences import Sequences
 
@@ -140,6 +141,41 @@ def test_moments_sort_as_numbers_do(table: Table) -> None:
             assert read(histories(moments, KNOWN, "t").sequences) == [["b", "c", "a"]]
 
 
+@pytest.mark.parametrize("backend", ["pyarrow", "numpy_nullable"])
+@pytest.mark.parametrize("times", [[3, 1, 2], [3.5, 1.5, 2.0], pd.to_datetime([3, 1, 2])])
+def test_tables_of_every_backend_are_read_the_same(table: Table, backend: Any, times: Any) -> None:
+    numbers = table([("u", "a", 0.5, 0), ("u", "b", 1.0, 0), ("u", "c", 1.0, 0)]).assign(TIMESTAMP=times)
+    typed = numbers.convert_dtypes(dtype_backend=backend)
+    pd.testing.assert_frame_equal(checked(typed, "t"), checked(numbers, "t"))
+    found = histories_with_validation(typed, numbers[2:3], KNOWN, "t", "v")
+    assert read(found.sequences) == [["b", "c", "a"]]
+    assert read(found.train) == [["b"]]
+
+
+@pytest.mark.parametrize("kind", [pa.int32(), pa.uint64(), pa.float32(), pa.decimal128(20, 1), pa.date32()])
+def test_times_of_every_type_of_pyarrow_sort_as_numbers_do(table: Table, kind: pa.DataType) -> None:
+    times = pd.Series(pd.arrays.ArrowExtensionArray(pa.array([3, 1, 2], pa.int32()).cast(kind)))
+    rows = table([("u", item, 1.0, 0) for item in "abc"]).assign(TIMESTAMP=times)
+    assert read(histories(rows, KNOWN, "t").sequences) == [["b", "c", "a"]]
+
+
+@pytest.mark.parametrize("kind", ["uint64", "UInt64", pd.ArrowDtype(pa.uint64())])
+def test_times_that_int64_does_not_hold_are_refused(table: Table, kind: Any) -> None:
+    rows = table([("u", item, 1.0, 0) for item in "ab"])
+    highest = rows.assign(TIMESTAMP=pd.Series([1, 2**63 - 1], dtype="uint64").astype(kind))
+    assert read(histories(highest, KNOWN, "t").sequences) == [["a", "b"]]
+    above = rows.assign(TIMESTAMP=pd.Series([1, 2**63], dtype="uint64").astype(kind))
+    with pytest.raises(
+        ValueError, match=r"t\.csv: TIMESTAMP: 9223372036854775808 in row 1 is not below 2\^63"
+    ):
+        histories(above, KNOWN, "t.csv")
+
+
+def test_whole_floats_that_int64_does_not_hold_sort_too(table: Table) -> None:
+    rows = [("u", "a", 1.0, 1e300), ("u", "b", 1.0, -1e300), ("u", "c", 1.0, 0.0)]
+    assert read(histories(table(rows), KNOWN, "t").sequences) == [["b", "c", "a"]]
+
+
 def test_moments_in_one_table_and_numbers_in_the_other_are_refused(table: Table) -> None:
     numbers = table([("u", "a", 1.0, 1), ("u", "b", 1.0, 2)])
     moments = numbers.assign(TIMESTAMP=pd.to_datetime(numbers["TIMESTAMP"]))
@@ -162,6 +198,11 @@ def test_whatever_index_a_table_has_its_rows_stay_together(table: Table) -> None
         ("USER_ID", ["u", None], r"USER_ID: 1 of 2 values are missing, the first in row 1"),
         ("ITEM_ID", [None, "a"], r"ITEM_ID: 1 of 2 values are missing, the first in row 0"),
         ("TIMESTAMP", [1, np.nan], r"TIMESTAMP: 1 of 2 values are missing, the first in row 1"),
+        (
+            "TIMESTAMP",
+            pd.arrays.ArrowExtensionArray(pa.array([1.5, float("nan")])),
+            "TIMESTAMP: 1 of 2 .* row 1",
+        ),
         ("TIMESTAMP", ["1", "noon"], r"TIMESTAMP: .*'noon' in row 1.*pandas\.to_datetime"),
         ("TIMESTAMP", [True, False], r"TIMESTAMP: values are bool"),
         ("OUTCOME", ["1", "good"], r"OUTCOME: 1 of 2 .*row 1 \('good'\)"),

@@ -150,6 +150,27 @@ def test_outcome_is_needed_to_train(train: Train, circle: pd.DataFrame, write: W
         train(circle, validation=without)
 
 
+def test_outcome_that_the_given_schema_leaves_out_is_told_as_the_schemas_fault(
+    train: Train, circle: pd.DataFrame, write: Write, tmp_path: Path
+) -> None:
+    schema = tmp_path / "key.yaml"
+    kinds = zip(KEY, ("str", "str", "int"), strict=True)
+    schema.write_text("columns:\n" + "".join(f"- {{name: {name}, type: {kind}}}\n" for name, kind in kinds))
+    dataset = InteractionsDataset(write(circle, "t.csv"), client_schema_path=schema)
+    with pytest.raises(ValueError, match=r"key\.yaml: no column OUTCOME, .*t\.csv: add it to this schema"):
+        train(dataset)
+
+
+def test_the_training_schema_serves_to_recommend_without_outcomes(
+    learned: SequentialRecommender, circle: pd.DataFrame, write: Write
+) -> None:
+    want = learned.recommend(circle, top_k=3)
+    file = write(circle[KEY], "rec.csv")
+    asked = InteractionsDataset(file, client_schema_path=interactions_schema_file())
+    pd.testing.assert_frame_equal(learned.recommend(asked, top_k=3), want)
+    pd.testing.assert_frame_equal(learned.score_items(asked), learned.score_items(circle))
+
+
 @pytest.mark.parametrize("outcome", [5.0, float("nan"), "good", None])
 def test_outcome_is_not_read_to_recommend(
     learned: SequentialRecommender, circle: pd.DataFrame, outcome: Any
