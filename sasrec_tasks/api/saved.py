@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from sasrec_tasks.api.estimators import (
     SASRecRegressorEstimator,
 )
 from sasrec_tasks.api.scorer import SequentialScorer
+from sasrec_tasks.api.settings import size
 from sasrec_tasks.api.vocabulary import Vocabulary
+from sasrec_tasks.sasrec.checks import SHARE, number_in
+from sasrec_tasks.sasrec.sequences import Float32
 from sasrec_tasks.sasrec.weights import CONFIG_FILE, REMEDY, WEIGHTS_FILE, load_model, save_model
 
 FILE = "recommender.json"
@@ -28,9 +32,17 @@ ESTIMATORS: dict[str, type[SASRecEstimator]] = {
 
 
 def write(folder: Path, scorer: SequentialScorer, max_len: int | str) -> None:
-    """Write a trained scorer, `recommender.json` last: a folder without it is not taken for a whole one."""
+    """Write a trained scorer beside what the folder holds, and put it in its place when all is written.
+
+    `recommender.json` goes first and comes last: a folder without it is not taken for a whole one.
+
+    Raises:
+        RuntimeError: not trained yet.
+        ValueError: a setting was changed to one that can't be used.
+    """
     estimator, items = scorer.estimator, scorer.items
     assert estimator.model is not None
+    estimator.check()
     content = {
         "version": VERSION,
         "estimator": type(estimator).__name__,
@@ -40,11 +52,16 @@ def write(folder: Path, scorer: SequentialScorer, max_len: int | str) -> None:
         "items": items.ids.tolist(),
         "popularity": scorer.popularity[1:].tolist(),
     }
-    (folder / FILE).unlink(missing_ok=True)
-    save_model(estimator.model, folder)
-    content["sha256"] = _digests(folder)
-    text = json.dumps(content, indent=1, ensure_ascii=False, default=lambda number: number.item())
-    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
+        beside = Path(name)
+        save_model(estimator.model, beside)
+        content["sha256"] = _digests(beside)
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        (beside / FILE).write_text(text + "\n", encoding="utf-8")
+        (folder / FILE).unlink(missing_ok=True)
+        for file in (WEIGHTS_FILE, CONFIG_FILE, FILE):
+            (beside / file).replace(folder / file)
 
 
 def read(folder: Path) -> tuple[SequentialScorer, Any]:
@@ -61,30 +78,66 @@ def read(folder: Path) -> tuple[SequentialScorer, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: can't be read as JSON ({error}): {REMEDY}") from error
     version = content.get("version") if isinstance(content, dict) else None
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise ValueError(
             f"{path}: is of version {version!r}, this program reads version {VERSION}: save it again with "
             "this program, or load it with the one that wrote it"
         )
     model = load_model(folder)
     try:
-        estimator = ESTIMATORS[content["estimator"]](**content["settings"])
-        items = Vocabulary(pd.Index(content["items"]))
-        popularity = np.array([0.0, *content["popularity"]], dtype=np.float32)
-        max_len = content["max_len"]
         for name, digest in _digests(folder).items():
             if content["sha256"][name] != digest:
                 raise ValueError(f"{name} is not the file that was saved with it")
-        if items.ids.tolist() != content["items"]:
-            raise ValueError("item ids are not distinct or not in order")
+        estimator = _estimator(content)
+        items = _items(content["items"])
+        popularity = _popularity(content["popularity"])
+        max_len = size("max_len", content["max_len"])
         if not len(items) == len(popularity) - 1 == model.config.num_items:
-            raise ValueError(f"{len(items)} item ids for a model of {model.config.num_items} items")
-    except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{len(items)} item ids and {len(popularity) - 1} values of popularity for a model of "
+                f"{model.config.num_items} items"
+            )
+    except KeyError as error:
+        raise ValueError(f"{path}: does not fit (it has no {error}): {REMEDY}") from error
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: does not fit ({error}): {REMEDY}") from error
     estimator.model = model.to(estimator.torch_device)
     scorer = SequentialScorer(estimator)
     scorer.restore(items, popularity)
     return scorer, max_len
+
+
+def _estimator(content: dict[str, Any]) -> SASRecEstimator:
+    kind, settings = content["estimator"], content["settings"]
+    if not (isinstance(kind, str) and kind in ESTIMATORS):
+        raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}, not {kind!r}")
+    if not isinstance(settings, dict):
+        raise ValueError(f"settings must be an object, not {settings!r}")
+    estimator = ESTIMATORS[kind](**settings)
+    if changed := [name for name, value in settings.items() if estimator.settings[name] != value]:
+        raise ValueError(
+            f"{changed[0]} can't be {settings[changed[0]]!r}"
+        )  # null, for which a seed was drawn
+    return estimator
+
+
+def _items(ids: Any) -> Vocabulary:
+    items = Vocabulary(pd.Index(_list("items", ids)))
+    if items.ids.tolist() != ids:
+        raise ValueError("item ids are not distinct or not in order")
+    return items
+
+
+def _popularity(shares: Any) -> Float32:
+    """(num_items + 1,) with 0 for padding."""
+    shares = [number_in(SHARE, "popularity", share) for share in _list("popularity", shares)]
+    return np.array([0.0, *shares], dtype=np.float32)
+
+
+def _list(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} must be a list, not {type(value).__name__}")
+    return value
 
 
 def _digests(folder: Path) -> dict[str, str]:

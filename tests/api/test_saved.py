@@ -92,6 +92,50 @@ def test_saving_over_another_model_replaces_it(
     assert not np.allclose(loaded.score_items(circle), learned.score_items(circle))
 
 
+def test_what_was_trained_with_numbers_of_numpy_is_saved(
+    train: Train, circle: pd.DataFrame, tmp_path: Path
+) -> None:
+    saved = train(circle, hidden_units=np.int64(8), max_len=np.int32(5), dropout_rate=np.float32(0))
+    saved.save(tmp_path)
+    loaded = SequentialRecommender.load(tmp_path)
+    pd.testing.assert_frame_equal(loaded.score_items(circle), saved.score_items(circle))
+    assert loaded.max_len == 5
+
+
+@pytest.mark.parametrize("broken", ["save_model", "_digests", "json.dumps"])
+def test_a_save_that_fails_leaves_what_was_saved_before(
+    train: Train,
+    learned: SequentialRecommender,
+    folder: Path,
+    circle: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no space left")
+
+    other = train(circle, random_state=9)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"sasrec_tasks.api.saved.{broken}", fail)
+        with pytest.raises(OSError, match="no space left"):
+            other.save(folder)
+    loaded = SequentialRecommender.load(folder)
+    pd.testing.assert_frame_equal(loaded.score_items(circle), learned.score_items(circle))
+    assert sorted(file.name for file in folder.iterdir()) == sorted([FILE, CONFIG_FILE, WEIGHTS_FILE])
+
+
+def test_a_setting_that_was_spoiled_after_training_leaves_what_was_saved_before(
+    train: Train, folder: Path
+) -> None:
+    spoiled = train(
+        pd.DataFrame({"USER_ID": "u", "ITEM_ID": ["a", "b"], "OUTCOME": 1.0, "TIMESTAMP": [0, 1]})
+    )
+    spoiled.scorer.estimator.dropout_rate = float("nan")
+    with pytest.raises(ValueError, match=r"dropout_rate must be in \[0, 1\), not nan"):
+        spoiled.save(folder)
+    SequentialRecommender.load(folder)
+
+
 def test_nothing_is_pickled(good: Path) -> None:
     assert sorted(file.name for file in good.iterdir()) == sorted([FILE, CONFIG_FILE, WEIGHTS_FILE])
     for name in (FILE, CONFIG_FILE):
@@ -112,7 +156,7 @@ def refused(folder: Path) -> str:
     return said
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 2, "1", None, True, 1.0])
 def test_an_unknown_version_is_refused(folder: Path, version: Any) -> None:
     change(folder / FILE, lambda content: content.update(version=version))
     assert f"is of version {version!r}, this program reads version 1" in refused(folder)
@@ -164,6 +208,23 @@ def test_sizes_that_were_changed_are_refused(folder: Path, sizes: dict[str, int]
         lambda content: content.pop("sha256"),
         lambda content: content.update(popularity=["much"]),
         lambda content: content.update(settings=[1]),
+        lambda content: content["settings"].update(random_state="x"),
+        lambda content: content["settings"].update(random_state=None),
+        lambda content: content["settings"].update(hidden_units=8.0),
+        lambda content: content["settings"].update(verbose=True, device="foo"),
+        lambda content: content.update(estimator=["SASRecClassifierEstimator"]),
+        lambda content: content.update(max_len="x"),
+        lambda content: content.update(max_len=None),
+        lambda content: content.update(max_len=0),
+        lambda content: content.update(items=dict.fromkeys(content["items"], 1)),
+        lambda content: content.update(items="abcdefghijkl"),
+        lambda content: content.update(popularity=dict.fromkeys(content["items"], 0.1)),
+        lambda content: content.update(popularity=["NaN", *content["popularity"][1:]]),
+        lambda content: content.update(popularity=[float("nan"), *content["popularity"][1:]]),
+        lambda content: content.update(popularity=[-0.1, *content["popularity"][1:]]),
+        lambda content: content.update(popularity=[True, *content["popularity"][1:]]),
+        lambda content: content.update(popularity=None),
+        lambda content: content.update(sha256=[]),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(folder: Path, edit: Callable[[Any], None]) -> None:
