@@ -11,7 +11,7 @@ from rich import get_console
 
 from sasrec_tasks import progress
 from sasrec_tasks.api.settings import SIZES, checked
-from sasrec_tasks.api.told import losses, tell, tell_end, tell_epoch, warn_if_diverged
+from sasrec_tasks.api.told import tell, tell_end, tell_epoch, warn_if_diverged
 from sasrec_tasks.bars import bars
 from sasrec_tasks.sasrec.advice import advised_max_len, advised_sizes
 from sasrec_tasks.sasrec.batches import Windows, targets_per_epoch
@@ -147,7 +147,7 @@ class SASRecEstimator:
 
             def on_epoch(epoch: Epoch) -> None:
                 nonlocal last
-                last = f"; {losses(epoch, config)}"
+                last = f", loss {epoch.loss:.3f}"  # the bar has no room for more
                 if self.verbose:
                     tell_epoch(epoch, config)
 

@@ -17,6 +17,7 @@ from sasrec_tasks.api import (
     SequentialRecommender,
     SequentialScorer,
 )
+from sasrec_tasks.sasrec import fit
 from sasrec_tasks.schema import interactions_schema_file
 
 
@@ -28,11 +29,14 @@ def events(circle: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture
 def here(events: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The notebook's folder: train.csv, valid.csv by the usual recipe, items.csv, recent.csv, schema.yaml."""
+    """The notebook's folder: train.csv, valid.csv by the usual recipe, items.csv, recent.csv, schema.yaml.
+
+    The recipe counts from the end in a column `rank`, which stays in valid.csv.
+    """
     monkeypatch.chdir(tmp_path)
-    place = events.groupby("USER_ID").cumcount(ascending=False)
-    events.to_csv("train.csv", index=False)  # all of them
-    events[place == 1].to_csv("valid.csv", index=False)  # each user's second to last
+    ranked = events.assign(rank=events.groupby("USER_ID").cumcount(ascending=False))
+    ranked.drop(columns="rank").to_csv("train.csv", index=False)  # all of them
+    ranked[ranked["rank"] == 1].to_csv("valid.csv", index=False)  # each user's second to last
     events[["ITEM_ID"]].drop_duplicates().to_csv("items.csv", index=False)
     events[["USER_ID", "ITEM_ID", "TIMESTAMP"]].to_csv("recent.csv", index=False)
     kinds = {"USER_ID": "str", "ITEM_ID": "str", "OUTCOME": "float", "TIMESTAMP": "int"}
@@ -130,6 +134,24 @@ def test_the_regressor_takes_ratings_as_they_are(events: pd.DataFrame) -> None:
     recommender = SequentialRecommender(SequentialScorer(estimator), max_len=50)
     recommender.train(items_ds=ItemsDataset("items.csv"), interactions_ds=InteractionsDataset(events))
     assert len(recommender.recommend(interactions=events, top_k=2)) == 40
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("epochs", [50, 200, 500])
+def test_the_advised_numbers_of_epochs_are_bounds_for_early_stopping(
+    monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    estimator = SASRecClassifierEstimator(epochs=epochs, early_stopping_patience=5, restore_best_weights=True)
+    monkeypatch.setattr(fit, "validate", lambda *_: 1.0)  # never better than the first
+    recommender = SequentialRecommender(SequentialScorer(estimator))
+    recommender.train(
+        items_ds=ItemsDataset(data_location="items.csv"),
+        interactions_ds=InteractionsDataset(data_location="train.csv"),
+        valid_interactions_ds=InteractionsDataset(data_location="valid.csv"),
+    )
+    result = estimator.result
+    assert result is not None
+    assert (result.stopped, result.best_epoch, len(result.history)) == ("patience", 1, 6)
 
 
 @pytest.mark.parametrize("name_and_values", [
