@@ -85,7 +85,7 @@ def main() -> None:
     arguments.add_argument("--recipes", nargs="*", default=[], help="of this project, honest only")
     arguments.add_argument("--max-len", type=int, default=200)
     arguments.add_argument("--epochs", type=int, default=200)
-    arguments.add_argument("--patience", type=int, default=5)
+    arguments.add_argument("--patience", type=int, help="of early stopping by loss; default: all epochs")
     arguments.add_argument("--work", default=".demo/peers", help="folder for runs and hand-overs")
     arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = arguments.parse_args()
@@ -177,7 +177,7 @@ class Bench:
             model,
             self._labelled(split.train if protocol == "honest" else split.whole),
             replace(train.fit_config(self.interactions.num_items, settings), implicit=not self.is_labelled),
-            validation=split.validation,
+            validation=split.validation if settings.train.early_stopping_patience else None,
         )
         seconds = sum(epoch.seconds for epoch in result.history)
         scorer = model_scorer(model, split.test.history)

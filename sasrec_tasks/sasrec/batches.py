@@ -32,6 +32,7 @@ class Batch:
     targets: Tensor  # (P,) int64, the item that follows
     labels: Tensor  # (P,) float32
     negatives: Tensor  # int64, never padding: (P, K), never the target, or (K,) for all positions
+    weight: Tensor  # scalar float32: P over the mean of an epoch's batches
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
@@ -44,6 +45,9 @@ class Batch:
 @dataclass(frozen=True, kw_only=True)
 class Batches:
     """All training batches of an epoch, drawn anew each epoch from ``(random_state, epoch)`` alone.
+
+    Batches of long rows have more positions than those of short ones, and a loss is a mean over
+    positions: ``weight`` makes up for it, so that each position counts the same.
 
     A row is ``max_len + 1`` consecutive training events of a user, or all there are: its first
     ``max_len`` events are inputs, and the target of each is the event after it. Users with fewer than
@@ -84,10 +88,11 @@ class Batches:
         inputs = cut(self.sequences, self.max_len + 1).without_last(1)
         trainable = np.flatnonzero(inputs.lengths > 0)
         lengths = inputs.lengths[trainable]
-        for rows in bucketed(lengths, self.batch_size, random, slots=self.slots):
-            yield self._batch(inputs.select(trainable[rows]), random)
+        batches = list(bucketed(lengths, self.batch_size, random, slots=self.slots))
+        for rows in batches:
+            yield self._batch(inputs.select(trainable[rows]), random, self.positions / len(batches))
 
-    def _batch(self, inputs: Sequences, random: np.random.Generator) -> Batch:
+    def _batch(self, inputs: Sequences, random: np.random.Generator, mean_positions: float) -> Batch:
         rows, columns, positions = inputs.flat()
         matrix = np.full((len(inputs), int(inputs.lengths.max())), PADDING, dtype=np.int64)
         matrix[rows, columns] = inputs.items[positions]
@@ -102,6 +107,7 @@ class Batches:
             targets=torch.from_numpy(targets),
             labels=torch.from_numpy(labels.astype(np.float32, copy=False)),
             negatives=torch.from_numpy(negatives),
+            weight=torch.tensor(len(targets) / mean_positions),
         )
 
 

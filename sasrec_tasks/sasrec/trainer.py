@@ -96,7 +96,7 @@ class Trainer:
                 self._set_learning_rate(number - 1 + (done + positions / 2) / every, deadline)
                 loss = batch_loss(self.model, batch, objective)
                 self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                (loss * batch.weight).backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
                 if self.average is not None:
                     self.average.update_parameters(self.model)

@@ -170,6 +170,17 @@ def test_little_data_is_cut_into_32_batches_where_it_has_rows_for_them(
     assert len(made) >= 32 or alone or drawn.positions < 32
 
 
+@given(lengths=lengths_of_users, slots=st.none() | st.integers(1, 30))
+@settings(deadline=None)
+def test_each_position_weighs_the_same_whatever_its_batch(
+    sequences: Make, lengths: list[int], slots: int | None
+) -> None:
+    made = list(batches(sequences(distinct_items(lengths)), max_len=30, batch_slots=slots).epoch(1))
+    of_a_position = [float(batch.weight) / len(batch.targets) for batch in made]
+    assert of_a_position == pytest.approx([of_a_position[0]] * len(made)) if made else True
+    assert sum(float(batch.weight) for batch in made) == pytest.approx(len(made))
+
+
 def test_negatives_need_a_second_item(sequences: Make) -> None:
     with pytest.raises(ValueError, match="at least 2 items, not 1"):
         batches(sequences([[1, 1, 1]]), num_items=1)

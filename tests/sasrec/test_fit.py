@@ -134,7 +134,12 @@ def test_padded_slots_add_nothing_to_the_loss(random_model: Callable[..., SASRec
         targets = torch.tensor([item for row in rows for item in row[1:]])
         slots = (inputs != 0).flatten().nonzero()[:, 0]
         batch = Batch(
-            inputs=inputs, slots=slots, targets=targets, labels=torch.ones(len(targets)), negatives=negatives
+            inputs=inputs,
+            slots=slots,
+            targets=targets,
+            labels=torch.ones(len(targets)),
+            negatives=negatives,
+            weight=torch.tensor(1.0),
         )
         return float(batch_loss(model, batch, CONFIG.objective).detach())
 
