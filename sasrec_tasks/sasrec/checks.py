@@ -27,11 +27,15 @@ class Interval:
         return above and (number <= self.high if self.with_high else number < self.high)
 
     def __str__(self) -> str:
-        """How errors tell it: "at least 0", "in [0, 1)"."""
+        """How errors tell it: "a number in [0, 1)" for instance."""
         if math.isinf(self.high):
-            return f"a finite number of at least {self.low:g}" if self.with_low else f"above {self.low:g}"
+            return (
+                f"a finite number of at least {self.low:g}"
+                if self.with_low
+                else f"a finite number above {self.low:g}"
+            )
         brackets = "[" if self.with_low else "(", "]" if self.with_high else ")"
-        return f"in {brackets[0]}{self.low:g}, {self.high:g}{brackets[1]}"
+        return f"a number in {brackets[0]}{self.low:g}, {self.high:g}{brackets[1]}"
 
 
 NOT_NEGATIVE = Interval()
@@ -67,10 +71,13 @@ def number_in(interval: Interval, name: str, value: Any, *, other: str = "") -> 
     Raises:
         ValueError: not a number, or outside the interval.
     """
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or float(value) not in interval:
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # of a very long int
+        number = math.nan
+    if number not in interval:
         raise ValueError(f"{name} must be {interval}{other}, not {value!r}")
-    return float(value)
+    return number
 
 
 def flag(name: str, value: Any) -> bool:

@@ -131,7 +131,7 @@ def test_a_setting_that_was_spoiled_after_training_leaves_what_was_saved_before(
         pd.DataFrame({"USER_ID": "u", "ITEM_ID": ["a", "b"], "OUTCOME": 1.0, "TIMESTAMP": [0, 1]})
     )
     spoiled.scorer.estimator.dropout_rate = float("nan")
-    with pytest.raises(ValueError, match=r"dropout_rate must be in \[0, 1\), not nan"):
+    with pytest.raises(ValueError, match=r"dropout_rate must be a number in \[0, 1\), not nan"):
         spoiled.save(folder)
     SequentialRecommender.load(folder)
 
