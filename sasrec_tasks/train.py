@@ -26,7 +26,8 @@ from sasrec_tasks.sasrec.batches import targets_per_epoch
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
 from sasrec_tasks.sasrec.fit import build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig
-from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.sequences import HeldOut, LeaveLastTwoOut
 from sasrec_tasks.sasrec.trainer import Progress
 from sasrec_tasks.sasrec.weights import save_model

@@ -19,7 +19,8 @@ from sasrec_tasks.sasrec.checkpoint import Epoch
 from sasrec_tasks.sasrec.fit import FitResult, build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig, Metric, Schedule
 from sasrec_tasks.sasrec.losses import Loss
-from sasrec_tasks.sasrec.model import Blocks, Positions, SASRec, SASRecConfig
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.model_config import Blocks, Positions, SASRecConfig
 from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64, Sequences
 from sasrec_tasks.sasrec.trainer import Progress
 

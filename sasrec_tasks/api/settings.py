@@ -19,7 +19,7 @@ from sasrec_tasks.sasrec.checks import (
 )
 from sasrec_tasks.sasrec.fit_config import CHECKS as OF_TRAINING
 from sasrec_tasks.sasrec.fit_config import OPTIONAL as OPTIONAL_IN_TRAINING
-from sasrec_tasks.sasrec.model import Blocks, Positions
+from sasrec_tasks.sasrec.model_config import Blocks, Positions
 
 Check = Callable[[str, Any], Any]
 

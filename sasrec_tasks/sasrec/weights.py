@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.model_config import SASRecConfig
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "model.json"

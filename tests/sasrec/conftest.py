@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.sequences import HeldOut, LeaveLastTwoOut, Sequences
 
 

@@ -26,7 +26,8 @@ from sasrec_tasks.sasrec.checkpoint import (
 )
 from sasrec_tasks.sasrec.fit import build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig
-from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut
 
 ROOT = Path(next(iter(sasrec_tasks.sasrec.__path__))).parents[1]
@@ -213,7 +214,7 @@ from pathlib import Path
 from sasrec_tasks.sasrec.checkpoint import Checkpoint
 from sasrec_tasks.sasrec.fit import build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig
-from sasrec_tasks.sasrec.model import SASRecConfig
+from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.sequences import Sequences
 torch.set_num_threads(1)
 train = Sequences(**numpy.load(sys.argv[2]))

@@ -21,7 +21,8 @@ from sasrec_tasks.sasrec.fit import FitResult, best_epoch, build, fit, validate,
 from sasrec_tasks.sasrec.fit_config import FitConfig, Metric
 from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.metrics import per_user
-from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.ranking import model_scorer, rank_all
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut, Sequences
 from sasrec_tasks.sasrec.trainer import Progress, batch_loss

@@ -12,7 +12,8 @@ import torch
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
 from sasrec_tasks.sasrec.fit import build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig
-from sasrec_tasks.sasrec.model import SASRec, SASRecConfig
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut
 from sasrec_tasks.sasrec.trainer import Trainer, copy_of
 
