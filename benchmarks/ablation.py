@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from quality import HERE, RESULTS, data, machine, show_progress
+from quality import HERE, RESULTS, data, machine, show_progress, split_events
 
-from sasrec_tasks import contents, pipeline, train
+from sasrec_tasks import train
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import Interactions
 from sasrec_tasks.measures import rank, unseen_items
@@ -78,10 +78,8 @@ def main() -> None:
     show_progress()
     recipe = read_yaml(HERE / "recipes" / f"{options.recipe}.yaml")
     places = {"source": options.source, "store": f"{options.work}/runs", "table": f"{options.work}/table"}
-    store = pipeline.start(from_names({**places, **recipe}), Path(options.source).stem)
-    for task in ("ingest", "validate", "split"):
-        pipeline.run_task(task, store.uri)
-    interactions = contents.interactions(store, store.settings())
+    settings = from_names({**places, **recipe})
+    store, interactions = split_events(settings, Path(options.source).stem)
     file = options.out / f"{Path(options.source).stem}.{options.recipe}.ablation.json"
     report: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"rows": {}}
     asked = {"settings": as_names(from_names(recipe)), "minutes": options.minutes}

@@ -36,13 +36,11 @@ import pandas as pd
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from quality import HERE, RESULTS, data, machine, show_progress
+from quality import HERE, RESULTS, data, machine, show_progress, split_events
 
-from sasrec_tasks import contents, pipeline, train
+from sasrec_tasks import train
 from sasrec_tasks.api import SASRecClassifierEstimator
-from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings, Train
-from sasrec_tasks.contents import Interactions
 from sasrec_tasks.measures import popularity, rank, summarise, unseen_items
 from sasrec_tasks.naming import from_names, read_yaml
 from sasrec_tasks.sasrec.fit import fit
@@ -148,11 +146,8 @@ class Bench:
                 "train.early_stopping_metric": "loss",
             }
         )
-        self.store: RunStore = pipeline.start(settings, f"{Path(options.source).stem}.{setup}")
-        for task in ("ingest", "validate", "split"):
-            pipeline.run_task(task, self.store.uri)
+        self.store, self.interactions = split_events(settings, f"{Path(options.source).stem}.{setup}")
         self.settings = self.store.settings()
-        self.interactions: Interactions = contents.interactions(self.store, self.settings)
         self.negatives = unseen_items(self.interactions, self.settings)
 
     @property

@@ -25,9 +25,10 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pyarrow.parquet as pq
 
-from sasrec_tasks import pipeline
+from sasrec_tasks import contents, pipeline
 from sasrec_tasks.artifacts import RunStore
-from sasrec_tasks.contents import HISTORY, METRICS
+from sasrec_tasks.config import Settings
+from sasrec_tasks.contents import HISTORY, METRICS, Interactions
 from sasrec_tasks.naming import as_names, from_names, parse_assignments, read_yaml
 
 HERE = Path(__file__).parent
@@ -100,6 +101,14 @@ def run(source: str, settings: dict[str, Any], *, work: str, run_id: str) -> dic
         "machine": machine(),
         "versions": {name: version(name) for name in ("sasrec-tasks", "torch", "numpy", "duckdb")},
     }
+
+
+def split_events(settings: Settings, run_id: str) -> tuple[RunStore, Interactions]:
+    """Ingest to split, and what came of it."""
+    store = pipeline.start(settings, run_id)
+    for task in ("ingest", "validate", "split"):
+        pipeline.run_task(task, store.uri)
+    return store, contents.interactions(store, store.settings())
 
 
 def data(store: RunStore, source: str) -> dict[str, Any]:

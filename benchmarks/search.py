@@ -21,9 +21,9 @@ from typing import Any
 import optuna
 
 sys.path.insert(0, str(Path(__file__).parent))
-from quality import HERE, RESULTS, data, machine, show_progress
+from quality import HERE, RESULTS, data, machine, show_progress, split_events
 
-from sasrec_tasks import contents, pipeline, train
+from sasrec_tasks import train
 from sasrec_tasks.naming import from_names, parse_assignments, read_yaml
 from sasrec_tasks.sasrec.checkpoint import Epoch
 from sasrec_tasks.sasrec.fit import fit
@@ -51,10 +51,7 @@ def main() -> None:
     fixed = read_yaml(HERE / "recipes" / f"{options.recipe}.yaml") | parse_assignments(options.set)
     fixed |= {"train.max_minutes": options.minutes, "train.early_stopping_metric": "ndcg@10"}
     places = {"source": options.source, "store": f"{options.work}/runs", "table": f"{options.work}/table"}
-    store = pipeline.start(from_names({**places, **fixed}), name)
-    for task in ("ingest", "validate", "split"):
-        pipeline.run_task(task, store.uri)
-    interactions = contents.interactions(store, store.settings())
+    store, interactions = split_events(from_names({**places, **fixed}), name)
 
     def objective(trial: optuna.Trial) -> float:
         drawn = {

@@ -162,10 +162,10 @@ class SASRecEstimator:
     def _shown(self) -> AbstractContextManager[None]:
         return progress.use(bars(get_console()) if self.verbose else progress.silent)
 
-    def _model_config(self, num_items: int, lengths: Int64 | None) -> SASRecConfig:
+    def _model_config(self, num_items: int, lengths: Int64) -> SASRecConfig:
         """The sizes of the model; ValueError where what "auto" chose does not fit the others."""
         advice: dict[str, int] = dict(zip(SIZES, advised_sizes(num_items), strict=False))
-        advice["max_len"] = 1 if lengths is None else advised_max_len(lengths)
+        advice["max_len"] = advised_max_len(lengths)
         chosen = {name: advice[name] for name in self.chosen}
         given = {name: getattr(self, name) for name in SIZES if name not in chosen}
         try:

@@ -115,9 +115,8 @@ def _estimator(content: dict[str, Any]) -> SASRecEstimator:
         raise ValueError(f"settings must be an object, not {settings!r}")
     estimator = ESTIMATORS[kind](**settings)
     if changed := [name for name, value in settings.items() if estimator.settings[name] != value]:
-        raise ValueError(
-            f"{changed[0]} can't be {settings[changed[0]]!r}"
-        )  # null, for which a seed was drawn
+        # a seed of null, in whose place one was drawn
+        raise ValueError(f"{changed[0]} can't be {settings[changed[0]]!r}")
     return estimator
 
 

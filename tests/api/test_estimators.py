@@ -26,6 +26,7 @@ from sasrec_tasks.sasrec.trainer import Trainer
 Train = Callable[..., SequentialRecommender]
 Table = Callable[[list[Any]], pd.DataFrame]
 BOTH = [SASRecClassifierEstimator, SASRecRegressorEstimator]
+LENGTHS = np.array([5, 9, 12])  # of histories
 
 DOCUMENTED = {
     "hidden_units": 50,
@@ -190,7 +191,7 @@ def test_the_regressor_predicts_the_rating(train: Train, table: Table) -> None:
 def test_auto_sizes_follow_the_catalogue(
     tiny: Callable[..., SASRecClassifierEstimator], num_items: int, sizes: tuple[int, int, int]
 ) -> None:
-    config = tiny(hidden_units="auto", num_blocks="auto", num_heads="auto")._model_config(num_items, None)
+    config = tiny(hidden_units="auto", num_blocks="auto", num_heads="auto")._model_config(num_items, LENGTHS)
     assert (config.hidden_units, config.num_blocks, config.num_heads) == sizes
 
 
@@ -206,10 +207,10 @@ def test_auto_max_len_follows_the_histories(train: Train, table: Table, length: 
 def test_auto_goes_with_fixed_sizes(tiny: Callable[..., SASRecClassifierEstimator], positions: str) -> None:
     """4 heads do not divide the 50 that few items get, but the 100 of more."""
     if positions == "learned":
-        config = tiny(hidden_units="auto", num_heads=4)._model_config(50_000, None)
+        config = tiny(hidden_units="auto", num_heads=4)._model_config(50_000, LENGTHS)
         assert (config.hidden_units, config.num_heads) == (100, 4)
     else:
-        config = tiny(hidden_units="auto", num_heads=5, positions="rotary")._model_config(40, None)
+        config = tiny(hidden_units="auto", num_heads=5, positions="rotary")._model_config(40, LENGTHS)
         assert (config.hidden_units, config.num_heads) == (50, 5)
 
 
