@@ -70,6 +70,9 @@ SETUPS: dict[str, dict[str, Any]] = {
 }
 
 
+MODELS = ["page", "rectools", "popularity"]
+
+
 def main() -> None:
     """Run the set-ups asked for."""
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -79,6 +82,13 @@ def main() -> None:
     arguments.add_argument("--setups", nargs="+", default=list(SETUPS)[:3], choices=list(SETUPS))
     arguments.add_argument(
         "--protocols", nargs="+", default=["honest", "leaked"], choices=["honest", "leaked"]
+    )
+    arguments.add_argument(
+        "--models",
+        nargs="+",
+        default=MODELS,
+        choices=MODELS,
+        help="`page`: ours and scikit-rec, as on the page",
     )
     arguments.add_argument("--recipes", nargs="*", default=[], help="of this project, honest only")
     arguments.add_argument("--max-len", type=int, default=200)
@@ -98,15 +108,18 @@ def main() -> None:
 
 def measures_of(bench: Bench, options: argparse.Namespace) -> Iterator[Callable[[], dict[str, Any]]]:
     """What is measured in a set-up, one row each."""
-    for protocol in options.protocols:
-        yield partial(bench.ours, protocol)
-        if options.scikit_rec:
-            yield partial(bench.scikit_rec, protocol)
+    if "page" in options.models:
+        for protocol in options.protocols:
+            yield partial(bench.ours, protocol)
+            if options.scikit_rec:
+                yield partial(bench.scikit_rec, protocol)
     if "honest" in options.protocols:
         yield from (partial(bench.recipe, name) for name in options.recipes)
-        if options.rectools:
+        if options.rectools and "rectools" in options.models:
             yield bench.rectools
-        yield bench.popularity
+        if "popularity" in options.models:
+            yield bench.popularity
+            yield bench.recent_popularity
 
 
 def write(row: dict[str, Any], bench: Bench, options: argparse.Namespace) -> None:
@@ -205,6 +218,11 @@ class Bench:
         """Training events per item."""
         counts, _ = popularity(self.interactions, self.settings)
         return self._row("popularity", "honest", constant_scorer(counts))
+
+    def recent_popularity(self) -> dict[str, Any]:
+        """The newest training events per item."""
+        _, recent = popularity(self.interactions, self.settings)
+        return self._row("recent popularity", "honest", constant_scorer(recent))
 
     def _labelled(self, sequences: Sequences) -> Sequences:
         outcomes = sequences.outcomes / 5 if self.setup == "soft" else sequences.outcomes
