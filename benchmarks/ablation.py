@@ -35,7 +35,7 @@ Changes = dict[str, Any]
 
 VARIANTS: dict[str, Changes] = {
     "recipe": {},
-    "loss: bce, 1 negative": {"loss": "bce", "num_negatives": 1, "shared_negatives": False},
+    "loss: bce, 1 negative": {"loss": "bce", "num_negatives": 1, "negative_sampling": "other"},
     "loss: bce, 256 shared negatives": {"loss": "bce", "num_negatives": 256},
     "loss: gbce, 256 shared negatives": {"loss": "gbce", "num_negatives": 256},
     "loss: sampled softmax, 256 shared negatives": {"loss": "sampled_softmax", "num_negatives": 256},

@@ -145,8 +145,11 @@ class Train(Group):
     num_negatives: int = Field(default=1024, ge=1, le=10_000, title="Negatives")
     """Random items that a positive is trained against; softmax takes all."""
 
-    shared_negatives: bool = Field(default=True, title="Shared negatives")
-    """The same negatives for all positions of a batch: many of them cost little."""
+    negative_sampling: Literal["shared", "other", "unseen"] = Field(
+        default="shared", title="Sampling of negatives"
+    )
+    """The same for all positions of a batch (shared: many cost little), or for each position among all items but
+    its own (other), or among those that its user has nowhere (unseen)."""
 
     gbce_t: float = Field(default=0.75, ge=0, le=1, title="Calibration of gbce")
     """0 does not calibrate, 1 gives scores that are probabilities."""

@@ -21,7 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "train.num_heads": 2,
     "train.dropout_rate": 0.1,
     "train.num_negatives": 1024,
-    "train.shared_negatives": True,
+    "train.negative_sampling": "shared",
     "train.max_len": 200,
     "train.learning_rate": 0.002,
     "train.epochs": 200,

@@ -21,6 +21,7 @@ from sasrec_tasks.sasrec.fit_config import FitConfig, Metric, Schedule
 from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import Blocks, Positions, SASRecConfig
+from sasrec_tasks.sasrec.negatives import NegativeSampling
 from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64, Sequences
 from sasrec_tasks.sasrec.trainer import Progress
 
@@ -53,7 +54,9 @@ class SASRecEstimator:
     # the training
     loss: Loss = "bce"
     num_negatives: int = 1  # random items that each positive is trained against
-    shared_negatives: bool = False  # the same for all positions of a batch: many of them cost little
+    negative_sampling: NegativeSampling = (
+        "other"  # but the positive; "unseen": by its user; "shared" by a batch
+    )
     gbce_t: float = 0.75  # calibration of gbce
     windows: Windows = "last"  # train on each user's last events, or on all of them, cut in windows
     learning_rate: float = 0.001

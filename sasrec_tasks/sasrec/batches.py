@@ -1,4 +1,4 @@
-"""Sequences → training batches: rows of similar length together, negatives drawn."""
+"""Sequences → training batches: rows of similar length together, negatives beside."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sasrec_tasks.sasrec.negatives import Negatives
 from sasrec_tasks.sasrec.sequences import PADDING, Int64, Sequences
 
 Windows = Literal["last", "all"]
@@ -55,19 +56,13 @@ class Batches:
     """
 
     sequences: Sequences
-    num_items: int
     max_len: int
     windows: Windows  # "last": one row per user, of the last events; "all": every event is a target once
     batch_size: int  # rows
     batch_slots: int | None  # if set, at least 32 batches of at most so many slots (rows × longest) instead
-    num_negatives: int  # 0: none are drawn
-    shared_negatives: bool  # the same for all positions of a batch
+    negatives: Negatives
     implicit: bool  # every label is 1, whatever the outcome
     random_state: int
-
-    def __post_init__(self) -> None:
-        if self.num_items < 2 and self.num_negatives:
-            raise ValueError(f"negatives need a catalogue of at least 2 items, not {self.num_items}")
 
     @property
     def positions(self) -> int:
@@ -84,23 +79,28 @@ class Batches:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, in random order."""
         random = np.random.default_rng([self.random_state, epoch])
-        cut = windows if self.windows == "all" else Sequences.last
-        inputs = cut(self.sequences, self.max_len + 1).without_last(1)
+        if self.windows == "all":
+            cut, users = windows(self.sequences, self.max_len + 1)
+        else:
+            cut, users = self.sequences.last(self.max_len + 1), np.arange(len(self.sequences))
+        inputs = cut.without_last(1)
         trainable = np.flatnonzero(inputs.lengths > 0)
         lengths = inputs.lengths[trainable]
         batches = list(bucketed(lengths, self.batch_size, random, slots=self.slots))
         for rows in batches:
-            yield self._batch(inputs.select(trainable[rows]), random, self.positions / len(batches))
+            chosen = trainable[rows]
+            own = self.sequences.select(users[chosen])
+            yield self._batch(inputs.select(chosen), own, random, self.positions / len(batches))
 
-    def _batch(self, inputs: Sequences, random: np.random.Generator, mean_positions: float) -> Batch:
+    def _batch(
+        self, inputs: Sequences, own: Sequences, random: np.random.Generator, mean_positions: float
+    ) -> Batch:
         rows, columns, positions = inputs.flat()
         matrix = np.full((len(inputs), int(inputs.lengths.max())), PADDING, dtype=np.int64)
         matrix[rows, columns] = inputs.items[positions]
         targets = inputs.items[positions + 1].astype(np.int64)
         labels = np.ones(len(targets), np.float32) if self.implicit else inputs.outcomes[positions + 1]
-        negatives = draw_negatives(
-            targets, self.num_negatives, self.num_items, random, shared=self.shared_negatives
-        )
+        negatives = self.negatives.draw(targets, rows, own, random)
         return Batch(
             inputs=torch.from_numpy(matrix),
             slots=torch.from_numpy(rows * matrix.shape[1] + columns),
@@ -117,23 +117,27 @@ def targets_per_epoch(lengths: Int64, max_len: int, windows: Windows) -> int:
     return int((targets if windows == "all" else np.minimum(targets, max_len)).sum())
 
 
-def windows(sequences: Sequences, events: int) -> Sequences:
+def windows(sequences: Sequences, events: int) -> tuple[Sequences, Int64]:
     """Cut each sequence, from its end, into windows of at most ``events`` events.
 
     Two windows that meet share one event, the last input of the one and the first of the other, so
     that each event but a sequence's first follows another in exactly one window.
+
+    Returns:
+        The windows, and which sequence each is of, (windows,).
     """
     lengths, step = sequences.lengths, events - 1
     counts = np.maximum(-(-(lengths - 1) // step), 1)
     owner = np.repeat(np.arange(len(sequences)), counts)
     nth = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)  # from the end
     ends = sequences.ends[owner] - nth * step
-    return Sequences(
+    cut = Sequences(
         starts=np.maximum(ends - events, sequences.starts[owner]),
         ends=ends,
         items=sequences.items,
         outcomes=sequences.outcomes,
     )
+    return cut, owner
 
 
 def bucketed(
@@ -170,18 +174,3 @@ def by_slots(order: Int64, lengths: Int64, slots: int) -> Iterator[Int64]:
             stop = start + max(slots // int(lengths[order[stop - 1]]), 1)
         yield order[start:stop]
         start = stop
-
-
-def draw_negatives(
-    targets: Int64, num_negatives: int, num_items: int, random: np.random.Generator, *, shared: bool
-) -> npt.NDArray[np.int64]:
-    """Random items to train against.
-
-    Returns:
-        (P, num_negatives), for each of the targets (P,) uniform over all other items. Or, shared by all
-        targets, (num_negatives,) distinct items, uniform over all: a target may be among them.
-    """
-    if shared:
-        return 1 + random.choice(num_items, size=min(num_negatives, num_items), replace=False)
-    drawn = random.integers(1, num_items, size=(len(targets), num_negatives))  # 1…num_items - 1
-    return drawn + (drawn >= targets[:, None])

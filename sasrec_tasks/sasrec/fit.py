@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from sasrec_tasks.sasrec import metrics
-from sasrec_tasks.sasrec.batches import draw_negatives
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
 from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.sasrec.model import SASRec
@@ -155,18 +154,13 @@ def validate(model: SASRec, validation: HeldOut, config: FitConfig) -> float:
         return float(metrics.per_user(served)["ndcg@10"].mean())
     labels = np.ones(len(validation), np.float32) if config.implicit else np.asarray(validation.outcomes)
     random = np.random.default_rng(config.random_state)
-    total = 0.0
+    num_items, total = model.config.num_items, 0.0
     with torch.inference_mode():
         hidden = encode(model, validation.history)
         for rows in blocks(len(validation)):  # negatives of all users at once could be gigabytes
             targets = validation.targets[rows]
-            negatives = draw_negatives(
-                targets,
-                config.drawn_negatives,
-                model.config.num_items,
-                random,
-                shared=config.shared_negatives,
-            )
+            own = validation.seen.select(rows)
+            negatives = config.negatives(num_items).draw(targets, np.arange(len(rows)), own, random)
             parts = [torch.from_numpy(part).to(hidden.device) for part in (targets, negatives, labels[rows])]
             total += len(rows) * float(config.objective(model, hidden[rows], *parts))
     return total / len(validation)

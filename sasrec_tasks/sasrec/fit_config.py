@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from sasrec_tasks.sasrec.batches import Windows
 from sasrec_tasks.sasrec.checks import BELOW_ONE, NOT_NEGATIVE, SHARE, flag, number_in, one_of, whole_number
 from sasrec_tasks.sasrec.losses import Loss
+from sasrec_tasks.sasrec.negatives import Negatives, NegativeSampling
 from sasrec_tasks.sasrec.objective import Objective
 
 Metric = Literal["ndcg@10", "loss"]
@@ -24,6 +25,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
         name: partial(one_of, get_args(choices))
         for name, choices in {
             "loss": Loss,
+            "negative_sampling": NegativeSampling,
             "windows": Windows,
             "learning_rate_schedule": Schedule,
             "early_stopping_metric": Metric,
@@ -38,7 +40,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     ),
     "gbce_t": partial(number_in, SHARE),
     **dict.fromkeys(("adam_beta2", "average_decay"), partial(number_in, BELOW_ONE)),
-    **dict.fromkeys(("implicit", "shared_negatives", "restore_best_weights"), flag),
+    **dict.fromkeys(("implicit", "restore_best_weights"), flag),
 }
 """Name → what refuses a bad value, and gives a good one as plain Python."""
 
@@ -56,7 +58,7 @@ class FitConfig:
     loss: Loss = "bce"
     implicit: bool = True  # every event is a positive, whatever its outcome
     num_negatives: int = 1
-    shared_negatives: bool = False  # the same for all positions of a batch
+    negative_sampling: NegativeSampling = "other"  # among which items, and for whom
     gbce_t: float = 0.75  # calibration of gbce
     windows: Windows = "last"  # train on each user's last events, or on all of them, cut in windows
     batch_size: int = 128  # users (or windows)
@@ -85,7 +87,10 @@ class FitConfig:
         """What training makes small."""
         return Objective(loss=self.loss, gbce_t=self.gbce_t)
 
-    @property
-    def drawn_negatives(self) -> int:
-        """Negatives that are drawn: none where the loss looks at all items."""
-        return 0 if self.loss == "softmax" else self.num_negatives
+    def negatives(self, num_items: int) -> Negatives:
+        """What is drawn to train against: nothing where the loss looks at all items."""
+        return Negatives(
+            sampling=self.negative_sampling,
+            number=0 if self.loss == "softmax" else self.num_negatives,
+            num_items=num_items,
+        )

@@ -47,13 +47,11 @@ class Trainer:
         self.model, self.config = model, config
         self.batches = Batches(
             sequences=train,
-            num_items=model.config.num_items,
             max_len=model.config.max_len,
             windows=config.windows,
             batch_size=config.batch_size,
             batch_slots=config.batch_slots,
-            num_negatives=config.drawn_negatives,
-            shared_negatives=config.shared_negatives,
+            negatives=config.negatives(model.config.num_items),
             implicit=config.implicit,
             random_state=config.random_state,
         )

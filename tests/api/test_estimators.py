@@ -355,7 +355,8 @@ def test_every_loss_learns_through_the_api(loss: Loss) -> None:
         np.arange(0, rows.size + 1, 6), rows.ravel().astype(np.int32), np.ones(rows.size, np.float32)
     )
     estimator = SASRecClassifierEstimator(
-        loss=loss, epochs=60, num_negatives=4, shared_negatives=loss == "sampled_softmax", learning_rate=0.01,
+        loss=loss, epochs=60, num_negatives=4, learning_rate=0.01,
+        negative_sampling="shared" if loss == "sampled_softmax" else "other",
         average_decay=0.9, windows="all", batch_slots=64, hidden_units=16, max_len=4, dropout_rate=0.0,
         learning_rate_schedule="cosine", verbose=0,
     )  # fmt: skip

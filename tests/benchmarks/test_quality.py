@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,22 @@ QUICK = ["train.epochs=3", "train.hidden_units=8", "train.max_len=10", "evaluate
 
 
 @pytest.fixture
-def call(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def call(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Call a script's `main` on the place's source; the folder of its results."""
 
     def run(module: Any, *arguments: str) -> Path:
         own = ["--source", place.source, "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+        monkeypatch.setattr(
+            logging.getLogger("sasrec_tasks"), "level", logging.WARNING
+        )  # set back afterwards
         monkeypatch.setattr(sys, "argv", [module.__name__, *own, *arguments])
         module.main()
         return tmp_path / "out"
 
-    return run
+    log = logging.getLogger("sasrec_tasks")
+    level = log.level
+    yield run
+    log.setLevel(level)  # the scripts show what the tasks log
 
 
 @pytest.mark.parametrize(
@@ -79,7 +87,12 @@ def test_setups_are_measured_without_peers(call: Any) -> None:
     assert [(row["setup"], row["protocol"], row["model"]) for row in rows] == [
         (setup, protocol, model)
         for setup in ("positives", "soft", "rating")
-        for protocol, model in (("honest", "ours"), ("honest", "popularity"), ("leaked", "ours"))
+        for protocol, model in (
+            ("honest", "ours"),
+            ("honest", "popularity"),
+            ("honest", "recent popularity"),
+            ("leaked", "ours"),
+        )
     ]
     assert all(0 <= row["sampled"]["hr@10"] <= 1 for row in rows)
     out = call(

@@ -14,7 +14,7 @@ from sasrec_tasks.api import SASRecClassifierEstimator
 from sasrec_tasks.config import Train
 
 DEFAULTS = SASRecClassifierEstimator().settings
-UNREAD = {"num_negatives", "shared_negatives", "batch_size", "max_minutes", "device"}
+UNREAD = {"num_negatives", "negative_sampling", "batch_size", "max_minutes", "device"}
 """By softmax and batches by slots; or of the place, not of the model."""
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sasrec_tasks.sasrec.batches import Batch, Batches, bucketed, by_slots, draw_negatives, windows
+from sasrec_tasks.sasrec.batches import Batch, Batches, bucketed, by_slots, windows
+from sasrec_tasks.sasrec.negatives import Negatives
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut, Sequences
 
 Make = Callable[..., Sequences]
@@ -26,13 +27,11 @@ def distinct_items(lengths: list[int]) -> list[list[int]]:
 
 def batches(sequences: Sequences, **changes: Any) -> Batches:
     settings: dict[str, Any] = {
-        "num_items": max(2, len(sequences.items)),
         "max_len": 5,
         "windows": "last",
         "batch_size": 4,
         "batch_slots": None,
-        "shared_negatives": False,
-        "num_negatives": 3,
+        "negatives": Negatives(sampling="other", number=3, num_items=max(2, len(sequences.items))),
         "implicit": True,
         "random_state": 1,
     }
@@ -85,37 +84,21 @@ def test_rows_are_oldest_first_with_all_padding_at_the_end(sequences: Make, leng
         assert (consecutive == 1).all()
 
 
-@given(lengths=lengths_of_users, num_negatives=st.integers(1, 20), extra=st.integers(0, 5))
+@given(lengths=lengths_of_users, max_len=st.integers(1, 8), all_windows=st.booleans())
 @settings(deadline=None)
-def test_negatives_are_items_other_than_the_positive(
-    sequences: Make, lengths: list[int], num_negatives: int, extra: int
+def test_unseen_negatives_are_of_no_window_of_the_same_user(
+    sequences: Make, lengths: list[int], max_len: int, all_windows: bool
 ) -> None:
-    events = sequences(distinct_items(lengths))
-    num_items = max(2, len(events.items)) + extra
-    for batch in batches(events, num_negatives=num_negatives, num_items=num_items).epoch(1):
-        assert batch.negatives.shape == (len(batch.targets), num_negatives)
-        assert (batch.negatives >= 1).all()
-        assert (batch.negatives <= num_items).all()
-        assert (batch.negatives != batch.targets[:, None]).all()
-
-
-@pytest.mark.parametrize("target", [1, 4, 7])
-def test_negatives_are_uniform_over_the_other_items(target: int) -> None:
-    drawn = draw_negatives(np.full(1000, target), 60, 7, np.random.default_rng(0), shared=False)
-    counts = np.bincount(drawn.ravel(), minlength=8)
-    assert counts[[0, target]].tolist() == [0, 0]
-    others = np.delete(counts, [0, target])
-    assert others == pytest.approx(np.full(6, 10_000), abs=500)
-
-
-def test_shared_negatives_are_distinct_and_uniform_over_all_items() -> None:
-    random = np.random.default_rng(0)
-    drawn = [draw_negatives(np.array([1]), 3, 7, random, shared=True) for _ in range(10_000)]
-    assert all(len(set(each.tolist())) == 3 for each in drawn)
-    counts = np.bincount(np.concatenate(drawn), minlength=8)
-    assert counts[0] == 0
-    assert counts[1:] == pytest.approx(np.full(7, 30_000 / 7), rel=0.05)
-    assert sorted(draw_negatives(np.array([1]), 30, 7, random, shared=True)) == [1, 2, 3, 4, 5, 6, 7]
+    rows = distinct_items(lengths)
+    owner = {item: set(row) for row in rows for item in row}
+    negatives = Negatives(sampling="unseen", number=5, num_items=sum(lengths) + 3)
+    drawn = batches(
+        sequences(rows), max_len=max_len, negatives=negatives, windows="all" if all_windows else "last"
+    )
+    for batch in drawn.epoch(1):
+        assert batch.negatives.shape == (len(batch.targets), 5)
+        for target, found in zip(batch.targets.tolist(), batch.negatives.tolist(), strict=True):
+            assert not owner[target] & set(found)
 
 
 @given(lengths=lengths_of_users, max_len=st.integers(1, 8), slots=st.none() | st.integers(1, 30))
@@ -135,11 +118,12 @@ def test_windows_cut_from_the_end_and_share_one_event(
     sequences: Make, lengths: list[int], events: int
 ) -> None:
     every = sequences(distinct_items(lengths))
-    cut = windows(every, events)
+    cut, owner = windows(every, events)
     assert (cut.lengths <= events).all()
     for user in range(len(every)):
-        own = (cut.starts >= every.starts[user]) & (cut.ends <= every.ends[user]) & (cut.lengths > 0)
+        own = owner == user
         starts, ends = cut.starts[own], cut.ends[own]
+        assert own.any()
         if every.lengths[user]:
             assert ends[0] == every.ends[user]
             assert starts[-1] == every.starts[user]
@@ -181,11 +165,6 @@ def test_each_position_weighs_the_same_whatever_its_batch(
     assert sum(float(batch.weight) for batch in made) == pytest.approx(len(made))
 
 
-def test_negatives_need_a_second_item(sequences: Make) -> None:
-    with pytest.raises(ValueError, match="at least 2 items, not 1"):
-        batches(sequences([[1, 1, 1]]), num_items=1)
-
-
 def test_an_epoch_is_drawn_from_random_state_and_number_alone(sequences: Make) -> None:
     drawn = batches(sequences(distinct_items([7] * 30)))
     first, second = list(drawn.epoch(1)), list(drawn.epoch(2))
@@ -214,7 +193,7 @@ def test_nothing_from_held_out_events_is_in_training(sequences: Make, lengths: l
     rows = distinct_items(lengths)
     split = LeaveLastTwoOut.of(sequences(rows))
     held_out = {item for row in rows if len(row) >= 3 for item in row[-2:]}
-    for batch in batches(split.train, num_items=max(2, sum(lengths))).epoch(1):
+    for batch in batches(split.train).epoch(1):
         assert not held_out & set(batch.inputs.flatten().tolist())
         assert not held_out & set(batch.targets.tolist())
 
@@ -232,8 +211,8 @@ def test_labels_are_the_targets_outcomes_unless_implicit(sequences: Make, implic
 def test_memory_mapped_sequences_give_the_same_batches(
     random_split: LeaveLastTwoOut, mapped: Callable[[Sequences], Sequences]
 ) -> None:
-    on_disk = batches(mapped(random_split.train), num_items=30)
-    in_memory = batches(random_split.train, num_items=30)
+    on_disk = batches(mapped(random_split.train))
+    in_memory = batches(random_split.train)
     assert same(list(on_disk.epoch(1)), list(in_memory.epoch(1)))
 
 

@@ -23,6 +23,7 @@ from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.metrics import per_user
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import SASRecConfig
+from sasrec_tasks.sasrec.negatives import NegativeSampling
 from sasrec_tasks.sasrec.ranking import model_scorer, rank_all
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut, Sequences
 from sasrec_tasks.sasrec.trainer import Progress, batch_loss
@@ -94,25 +95,23 @@ def test_the_loss_falls(random_split: LeaveLastTwoOut) -> None:
     assert result.history[-1].loss < result.history[0].loss - 0.01
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("sampling", get_args(NegativeSampling))
 @pytest.mark.parametrize("loss", get_args(Loss))
 def test_the_history_has_the_mean_loss_of_all_positions(
-    random_split: LeaveLastTwoOut, loss: Loss, shared: bool
+    random_split: LeaveLastTwoOut, loss: Loss, sampling: NegativeSampling
 ) -> None:
     config = FitConfig(
-        epochs=1, batch_size=8, learning_rate=1e-30, loss=loss, shared_negatives=shared, random_state=3
+        epochs=1, batch_size=8, learning_rate=1e-30, loss=loss, negative_sampling=sampling, random_state=3
     )
     model = build(replace(SIZES, dropout_rate=0.0), 1)
     result = fit(model, random_split.train, config)
     drawn = Batches(
         sequences=random_split.train,
-        num_items=30,
         max_len=10,
         windows="last",
         batch_size=8,
         batch_slots=None,
-        num_negatives=config.drawn_negatives,
-        shared_negatives=shared,
+        negatives=config.negatives(30),
         implicit=True,
         random_state=3,
     )
