@@ -24,6 +24,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pyarrow.parquet as pq
+import torch
 
 from sasrec_tasks import contents, pipeline
 from sasrec_tasks.artifacts import RunStore
@@ -123,9 +124,11 @@ def data(store: RunStore, source: str) -> dict[str, Any]:
 
 
 def machine() -> str:
-    """Cores, processor, Python."""
+    """Cores, threads of PyTorch, processor, Python."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores, {processor()}, Python {platform.python_version()}"
+    return (
+        f"{cores} cores, {torch.get_num_threads()} threads, {processor()}, Python {platform.python_version()}"
+    )
 
 
 def processor() -> str:
