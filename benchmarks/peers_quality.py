@@ -51,7 +51,7 @@ PEERS = Path(__file__).parent / "peers"
 
 PAGE: dict[str, Any] = {
     "hidden_units": 50, "num_blocks": 2, "num_heads": 1, "dropout_rate": 0.2, "num_negatives": 1,
-    "learning_rate": 0.001, "batch_size": 128, "weight_decay": 0.0, "random_state": 42,
+    "learning_rate": 0.001, "batch_size": 128, "weight_decay": 0.0,
 }  # fmt: skip
 """Settings of the page, the same in every set-up."""
 
@@ -72,6 +72,9 @@ SETUPS: dict[str, dict[str, Any]] = {
 
 MODELS = ["page", "rectools", "popularity"]
 
+SAME = ("setup", "protocol", "model", "seed")
+"""What tells the rows of a file apart."""
+
 
 def main() -> None:
     """Run the set-ups asked for."""
@@ -91,6 +94,7 @@ def main() -> None:
         help="`page`: ours and scikit-rec, as on the page",
     )
     arguments.add_argument("--recipes", nargs="*", default=[], help="of this project, honest only")
+    arguments.add_argument("--seeds", nargs="+", type=int, default=[42], help="of training")
     arguments.add_argument("--max-len", type=int, default=200)
     arguments.add_argument("--epochs", type=int, default=200)
     arguments.add_argument("--patience", type=int, help="of early stopping by loss; default: all epochs")
@@ -98,12 +102,13 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = arguments.parse_args()
     show_progress()
-    for setup in options.setups:
-        bench = Bench(options, setup)
-        for measure in measures_of(bench, options):
-            row = measure()
-            print(row["setup"], row["protocol"], row["model"], row["sampled"], flush=True)
-            write(row, bench, options)
+    for seed in options.seeds:
+        for setup in options.setups:
+            bench = Bench(options, setup, seed)
+            for measure in measures_of(bench, options):
+                row = measure()
+                print(*(row[name] for name in SAME), row["sampled"], flush=True)
+                write(row, bench, options)
 
 
 def measures_of(bench: Bench, options: argparse.Namespace) -> Iterator[Callable[[], dict[str, Any]]]:
@@ -117,19 +122,18 @@ def measures_of(bench: Bench, options: argparse.Namespace) -> Iterator[Callable[
         yield from (partial(bench.recipe, name) for name in options.recipes)
         if options.rectools and "rectools" in options.models:
             yield bench.rectools
-        if "popularity" in options.models:
+        if "popularity" in options.models and bench.seed == options.seeds[0]:
             yield bench.popularity
             yield bench.recent_popularity
 
 
 def write(row: dict[str, Any], bench: Bench, options: argparse.Namespace) -> None:
-    """Put a row into the file, in the place of an earlier one of the same set-up, protocol and model."""
+    """Put a row into the file, in the place of an earlier one of the same set-up, protocol, model and seed."""
     page = {**PAGE, "max_len": options.max_len, "epochs": options.epochs, "patience": options.patience}
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / f"{Path(options.source).stem}.peers.json"
     rows = json.loads(file.read_text())["rows"] if file.exists() else []
-    same = ("setup", "protocol", "model")
-    rows = [each for each in rows if any(each[name] != row[name] for name in same)]
+    rows = [each for each in rows if any(each[name] != row[name] for name in SAME)]
     rows.append({**row, "settings": page, "date": datetime.now(UTC).date().isoformat(), "machine": machine()})
     order = [*SETUPS]
     rows.sort(key=lambda each: (order.index(each["setup"]), each["protocol"]))
@@ -142,10 +146,10 @@ def write(row: dict[str, Any], bench: Bench, options: argparse.Namespace) -> Non
 
 
 class Bench:
-    """One set-up: its split, and the models measured on it."""
+    """One set-up and seed: the split, and the models measured on it."""
 
-    def __init__(self, options: argparse.Namespace, setup: str) -> None:
-        self.options, self.setup = options, setup
+    def __init__(self, options: argparse.Namespace, setup: str, seed: int) -> None:
+        self.options, self.setup, self.seed = options, setup, seed
         settings = from_names(
             {
                 "source": options.source,
@@ -153,13 +157,14 @@ class Bench:
                 "table": f"{options.work}/table",
                 **SETUPS[setup],
                 **{f"train.{name}": value for name, value in OURS.items()},
+                "train.random_state": seed,
                 "train.max_len": options.max_len,
                 "train.epochs": options.epochs,
                 "train.early_stopping_patience": options.patience,
                 "train.early_stopping_metric": "loss",
             }
         )
-        self.store, self.interactions = split_events(settings, f"{Path(options.source).stem}.{setup}")
+        self.store, self.interactions = split_events(settings, f"{Path(options.source).stem}.{setup}.{seed}")
         self.settings = self.store.settings()
         self.negatives = unseen_items(self.interactions, self.settings)
 
@@ -173,10 +178,16 @@ class Bench:
         return self._ours("ours", protocol, self.settings)
 
     def recipe(self, name: str) -> dict[str, Any]:
-        """This project's model, by a recipe."""
+        """This project's model, by a recipe, the loss included."""
         places = {place: getattr(self.settings, place) for place in ("source", "store", "table")}
-        values = read_yaml(HERE / "recipes" / f"{name}.yaml") | SETUPS[self.setup]
-        return self._ours(f"ours, recipe {name}", "honest", from_names({**places, **values}))
+        setup = {key: value for key, value in SETUPS[self.setup].items() if key != "train.loss"}
+        values = {
+            **places,
+            **read_yaml(HERE / "recipes" / f"{name}.yaml"),
+            **setup,
+            "train.random_state": self.seed,
+        }
+        return self._ours(f"ours, recipe {name}", "honest", from_names(values))
 
     def _ours(self, name: str, protocol: str, settings: Settings) -> dict[str, Any]:
         split = self.interactions.split
@@ -198,6 +209,7 @@ class Bench:
             "loss": self.settings.train.loss,
             "settings": {
                 **PAGE,
+                "random_state": self.seed,
                 "max_len": self.options.max_len,
                 "epochs": self.options.epochs,
                 "early_stopping_patience": self.options.patience,
@@ -210,7 +222,7 @@ class Bench:
 
     def rectools(self) -> dict[str, Any]:
         """RecTools with its defaults."""
-        task = {"random_state": PAGE["random_state"], "settings": {}}
+        task = {"random_state": self.seed, "settings": {}}
         train = self.interactions.split.train
         return self._peer("RecTools", "run_rectools.py", self.options.rectools, "honest", task, train)
 
@@ -271,7 +283,8 @@ class Bench:
         test = self.interactions.split.test
         figures = summarise({name: rank(scorer, test, self.negatives)}, self.settings)[name]
         return {
-            "setup": self.setup, "protocol": protocol, "model": name, "users": len(test), **about,
+            "setup": self.setup, "protocol": protocol, "model": name, "seed": self.seed,
+            "users": len(test), **about,
             "sampled": _short(figures["sampled"]), "full": _short(figures["full"]),
         }  # fmt: skip
 

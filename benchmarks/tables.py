@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
+SHOWN = ("hr@10", "ndcg@10")
 RESULTS = Path(__file__).parent / "results"
 
 Report = dict[str, Any]
@@ -38,12 +40,13 @@ def recipes(folder: Path = RESULTS) -> str:
 
 
 def peers(folder: Path = RESULTS) -> str:
-    """A row per set-up, protocol and model."""
+    """A row per set-up, protocol and model: with several seeds, mean ± standard deviation over them."""
     head = [
         "data",
         "set-up",
         "protocol",
         "model",
+        "seeds",
         "full HR@10",
         "full NDCG@10",
         "sampled HR@10",
@@ -52,13 +55,16 @@ def peers(folder: Path = RESULTS) -> str:
     ]
     rows = []
     for report in reports("peers", folder):
+        of_seeds: dict[tuple[str, ...], list[Report]] = {}
         for row in report["rows"]:
             name = f"{row['model']} {row['version']}" if "version" in row else row["model"]
             protocol = "*leaked*" if row["protocol"] == "leaked" else row["protocol"]
-            seconds = f"{row['seconds']:,.0f}" if "seconds" in row else ""
-            rows.append(
-                [_data(report["data"]["file"]), row["setup"], protocol, name, *_figures(row), seconds]
-            )
+            of_seeds.setdefault((row["setup"], protocol, name), []).append(row)
+        for about, runs in of_seeds.items():
+            figures = _figures(runs[0]) if len(runs) == 1 else _means(runs)
+            seconds = [run["seconds"] for run in runs if "seconds" in run]
+            mean = f"{fmean(seconds):,.0f}" if seconds else ""
+            rows.append([_data(report["data"]["file"]), *about, str(len(runs)), *figures, mean])
     return table(head, rows)
 
 
@@ -108,12 +114,13 @@ def _data(file: str) -> str:
     return file.removesuffix(".parquet")
 
 
+def _means(runs: list[Report]) -> list[str]:
+    values = [[run[protocol][metric] for run in runs] for protocol in ("full", "sampled") for metric in SHOWN]
+    return [f"{fmean(column):.4f} ± {stdev(column):.4f}" for column in values]
+
+
 def _figures(metrics: Report) -> list[str]:
-    return [
-        _figure(metrics[protocol], metric)
-        for protocol in ("full", "sampled")
-        for metric in ("hr@10", "ndcg@10")
-    ]
+    return [_figure(metrics[protocol], metric) for protocol in ("full", "sampled") for metric in SHOWN]
 
 
 def _figure(figures: Report, metric: str) -> str:

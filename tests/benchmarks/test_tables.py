@@ -32,8 +32,16 @@ def results(tmp_path: Path) -> Path:
         "d.peers.json",
         {
             "rows": [
-                {**common, "protocol": "honest", "model": "ours", "seconds": 1234.4},
-                {**common, "protocol": "leaked", "model": "peer", "version": "0.1"},
+                {**common, "protocol": "honest", "model": "ours", "seed": 1, "seconds": 1234.4},
+                {
+                    **common,
+                    "protocol": "honest",
+                    "model": "ours",
+                    "seed": 2,
+                    "seconds": 1235.4,
+                    "full": figures(0.5),
+                },
+                {**common, "protocol": "leaked", "model": "peer", "seed": 1, "version": "0.1"},
             ]
         },
     )
@@ -69,7 +77,15 @@ def test_recipes_are_best_first_with_popularity_beside(results: Path) -> None:
 def test_leaks_are_marked(results: Path) -> None:
     rows = cells(tables.peers(results))
     assert [row[2:4] for row in rows] == [["honest", "ours"], ["*leaked*", "peer 0.1"]]
-    assert rows[0][-1] == "1,234"
+    assert [row[4] for row in rows] == ["2", "1"]
+
+
+def test_several_seeds_are_a_mean_and_a_spread(results: Path) -> None:
+    ours, peer = cells(tables.peers(results))
+    assert ours[5] == "0.4000 ± 0.1414"
+    assert ours[7] == "0.7000 ± 0.0000"
+    assert ours[-1] == "1,235"
+    assert peer[5] == "0.3000 (0.290–0.310)"
 
 
 def test_an_ablation_is_told_as_a_difference_with_its_spread(results: Path) -> None:
