@@ -58,7 +58,7 @@ class SASRecEstimator:
         "other"  # but the positive; "unseen": by its user; "shared" by a batch
     )
     gbce_t: float = 0.75  # calibration of gbce
-    windows: Windows = "last"  # train on each user's last events, or on all of them, cut in windows
+    windows: Windows = "all"  # train on all events, cut in windows of max_len; or on each user's "last" ones
     learning_rate: float = 0.001
     learning_rate_schedule: Schedule = "constant"
     warmup_epochs: float = 0.0  # over which the learning rate rises from 0
