@@ -39,21 +39,22 @@ class Dropout(nn.Module):
         return x * kept.to(x.dtype).mul_(256 / (256 - self.dropped))
 
 
-def rotated(x: Tensor) -> Tensor:
+def rotated(x: Tensor, slots: Tensor) -> Tensor:
     """Rotary positions (Su et al., RoFormer, 2021): a query meets a key by their distance alone.
 
     Channels, in pairs, are turned by angles in proportion to the slot. So every slot of a row trains
     what the last one needs when it is served; learned positions train the last one once a row.
 
     Args:
-        x: (..., T, width) queries or keys, width even.
+        x: (B, H, T, width) queries or keys, width even.
+        slots: (T,), or (B, 1, T) where rows differ.
 
     Returns:
-        (..., T, width).
+        (B, H, T, width).
     """
-    T, width = x.shape[-2:]
+    width = x.shape[-1]
     frequencies = ROTARY_BASE ** -(torch.arange(0, width, 2, device=x.device) / width)  # (width / 2,)
-    angles = torch.arange(T, device=x.device)[:, None] * frequencies  # (T, width / 2)
+    angles = slots[..., None] * frequencies  # (..., T, width / 2)
     cosine, sine = angles.cos(), angles.sin()
     first, second = x.chunk(2, -1)
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1)
@@ -73,10 +74,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, T, D); a slot sees itself and the slots before it."""
         B, T, D = x.shape
-        heads = self.qkv(x).view(B, T, 3, self.num_heads, D // self.num_heads)
-        q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        q, k, v = self._heads(self.qkv(x))  # each (B, H, T, D/H)
         if self.rotary:
-            q, k = rotated(q), rotated(k)
+            slots = torch.arange(T, device=x.device)
+            q, k = rotated(q, slots), rotated(k, slots)
         if self.training and self.dropout.rate > 0 and not x.is_cuda:
             # The fused CPU kernel has no dropout; its fallback draws Bernoulli numbers.
             future = torch.ones(T, T, dtype=torch.bool).triu(1)
@@ -88,6 +89,26 @@ class Attention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
         out: Tensor = self.out(y.transpose(1, 2).reshape(B, T, D))
         return out
+
+    def at(self, x: Tensor, slot: Tensor) -> Tensor:
+        """(B, T, D), and one slot of each row (B, 1) → its output (B, 1, D), at a T-th of the cost."""
+        B, T, D = x.shape
+        one = x.take_along_dim(slot[..., None], 1)  # (B, 1, D)
+        (q,) = self._heads(F.linear(one, self.qkv.weight[:D], self.qkv.bias[:D]))  # (B, H, 1, D/H)
+        k, v = self._heads(F.linear(x, self.qkv.weight[D:], self.qkv.bias[D:]))  # (B, H, T, D/H)
+        slots = torch.arange(T, device=x.device)
+        if self.rotary:
+            q, k = rotated(q, slot[:, None]), rotated(k, slots)
+        seen = (slots <= slot)[:, None, None]  # (B, 1, 1, T)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        out: Tensor = self.out(y.transpose(1, 2).reshape(B, 1, D))
+        return out
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        """(B, T, n D) → (n, B, H, T, D/H)."""
+        B, T, _ = projected.shape
+        width = self.out.in_features // self.num_heads
+        return projected.view(B, T, -1, self.num_heads, width).permute(2, 0, 3, 1, 4)
 
 
 class CausalConvolution(nn.Conv1d):
@@ -176,9 +197,13 @@ class Block(nn.Module):
         self.feed_forward_gate = Gate(d) if is_gated else Ungated()
         self.dropout = Dropout(config.dropout_rate)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, D)."""
-        attended = self.attention(self.convolution(self.attention_norm(x)))
+    def forward(self, x: Tensor, slot: Tensor | None = None) -> Tensor:
+        """(B, T, D) → (B, T, D); or, of one slot of each row (B, 1), (B, 1, D)."""
+        ahead = self.convolution(self.attention_norm(x))
+        if slot is None:
+            attended = self.attention(ahead)
+        else:
+            attended, x = self.attention.at(ahead, slot), x.take_along_dim(slot[..., None], 1)
         x = x + self.attention_gate(x, self.dropout(attended))
         fed = self.feed_forward(self.feed_forward_norm(x))
         out: Tensor = x + self.feed_forward_gate(x, self.dropout(fed))

@@ -37,14 +37,15 @@ class SASRec(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_units)
         self.apply(_initialise)
 
-    def forward(self, items: Tensor) -> Tensor:
-        """Representation of every slot.
+    def forward(self, items: Tensor, slot: Tensor | None = None) -> Tensor:
+        """Representation of every slot, or of one in each row.
 
         Args:
             items: (B, T) int64, T ≤ max_len; each row oldest first, then padding (0).
+            slot: (B, 1) int64, the slot that is wanted of each row: the last block leaves out the rest.
 
         Returns:
-            (B, T, hidden_units); the values at padded slots mean nothing.
+            (B, T, hidden_units), where the values at padded slots mean nothing; or (B, 1, hidden_units).
         """
         _, T = items.shape
         if self.config.max_len < T:
@@ -56,8 +57,10 @@ class SASRec(nn.Module):
             positions = (self.config.max_len - lengths + slots).clamp(max=self.config.max_len - 1)  # (B, T)
             x = x + self.position_embedding(positions)
         x = self.dropout(x)
-        for block in self.blocks:
+        *first, last = self.blocks
+        for block in first:
             x = block(x)
+        x = last(x, slot)
         out: Tensor = self.norm(x)
         if self.config.temperature is not None:
             out = F.normalize(out, dim=-1) / self.config.temperature

@@ -18,8 +18,8 @@ BLOCK_USERS = 256
 """Users scored at once: large enough for a matrix product at full speed, small enough that
 256 × items scores stay in (or near) the cache."""
 
-ENCODE_SLOTS = 16_384
-"""Slots (rows × longest row) encoded at once."""
+ENCODE_SLOTS = 4096
+"""Slots (rows × longest row) encoded at once: what passes between layers stays in the cache."""
 
 Scorer = Callable[[Int64], Tensor]
 """Row numbers of users (B,) → scores of every item (B, num_items + 1) float32; column 0 (padding)
@@ -45,9 +45,8 @@ def encode(model: SASRec, histories: Sequences) -> Tensor:
     order = order[lengths[order] > 0]
     for rows in by_slots(order, lengths, ENCODE_SLOTS):
         items = torch.from_numpy(histories.select(rows).padded()).to(device)
-        last = torch.from_numpy(lengths[rows] - 1).to(device)
-        encoded = model(items)[torch.arange(len(rows), device=device), last]
-        users[torch.from_numpy(rows).to(device)] = encoded
+        last = torch.from_numpy(lengths[rows, None] - 1).to(device)
+        users[torch.from_numpy(rows).to(device)] = model(items, last)[:, 0]
     return users
 
 

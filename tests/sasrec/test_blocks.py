@@ -23,7 +23,8 @@ DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 def test_rotary_positions_tell_distances_only(shift: int) -> None:
     torch.manual_seed(0)
     q, k = torch.randn(2, 6)  # the same at every slot
-    products = rotated(q.expand(200, 6)) @ rotated(k.expand(200, 6)).T  # (query slot, key slot)
+    slots = torch.arange(200)
+    products = rotated(q.expand(200, 6), slots) @ rotated(k.expand(200, 6), slots).T  # (query slot, key slot)
     torch.testing.assert_close(products[shift:, shift:], products[:-shift, :-shift], atol=1e-4, rtol=0)
     assert products[0].std() > 0.1
     torch.testing.assert_close(products.diagonal(), (q * k).sum().expand(200), atol=1e-4, rtol=0)

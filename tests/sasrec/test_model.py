@@ -72,6 +72,29 @@ def test_padding_influences_nothing(
             torch.testing.assert_close(out[: len(row)], alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("blocks", ["plain", "gated"])
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+@given(rows=st.lists(histories, min_size=1, max_size=6), data=st.data())
+@settings(deadline=None, max_examples=20)
+def test_one_slot_of_each_row_is_as_among_all(
+    random_model: ModelFactory,
+    device: str,
+    blocks: str,
+    positions: str,
+    rows: list[list[int]],
+    data: st.DataObject,
+) -> None:
+    model = random_model(blocks=blocks, positions=positions, conv_width=3).to(device)
+    width = max(map(len, rows))
+    batch = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
+    slots = [[data.draw(st.integers(0, len(row) - 1))] for row in rows]
+    slot = torch.tensor(slots, device=device)
+    with torch.no_grad():
+        expected = model(batch).take_along_dim(slot[..., None], 1)
+        torch.testing.assert_close(model(batch, slot), expected, atol=1e-5, rtol=0)
+
+
 @given(history=histories)
 @settings(deadline=None, max_examples=40)
 def test_most_recent_item_is_always_at_the_last_position(
