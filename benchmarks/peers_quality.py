@@ -69,8 +69,8 @@ SETUPS: dict[str, dict[str, Any]] = {
     "implicit": {"train.outcome": "implicit", "train.loss": "bce"},
 }
 
-
 MODELS = ["page", "rectools", "popularity"]
+"""What can be asked for: both of the page's settings, RecTools' defaults, the two kinds of popularity."""
 
 SAME = ("setup", "protocol", "model", "seed")
 """What tells the rows of a file apart."""
