@@ -29,7 +29,7 @@ from sasrec_tasks.measures import rank, unseen_items
 from sasrec_tasks.naming import as_names, from_names, read_yaml
 from sasrec_tasks.sasrec.fit import fit
 from sasrec_tasks.sasrec.metrics import per_user
-from sasrec_tasks.sasrec.ranking import model_scorer
+from sasrec_tasks.sasrec.scoring import model_scorer
 
 Changes = dict[str, Any]
 

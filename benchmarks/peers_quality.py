@@ -44,7 +44,7 @@ from sasrec_tasks.config import Settings, Train
 from sasrec_tasks.measures import popularity, rank, summarise, unseen_items
 from sasrec_tasks.naming import from_names, read_yaml
 from sasrec_tasks.sasrec.fit import fit
-from sasrec_tasks.sasrec.ranking import Scorer, constant_scorer, model_scorer
+from sasrec_tasks.sasrec.scoring import Scorer, constant_scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import Float32, Sequences
 
 PEERS = Path(__file__).parent / "peers"

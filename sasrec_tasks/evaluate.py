@@ -35,7 +35,7 @@ from sasrec_tasks.measures import (
 from sasrec_tasks.model_card import as_markdown, model_card
 from sasrec_tasks.progress import bar
 from sasrec_tasks.sasrec.metrics import Ranks
-from sasrec_tasks.sasrec.ranking import constant_scorer, model_scorer
+from sasrec_tasks.sasrec.scoring import constant_scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import PADDING
 
 log = logging.getLogger(__name__)

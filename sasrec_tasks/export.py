@@ -27,8 +27,9 @@ from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.progress import Advance, bar
 from sasrec_tasks.sasrec.model import SASRec
-from sasrec_tasks.sasrec.ranking import BLOCK_USERS, Scorer, blocks, constant_scorer, model_scorer, top_k
+from sasrec_tasks.sasrec.scoring import Scorer, blocks, constant_scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import Float32, Int64
+from sasrec_tasks.sasrec.top_k import top_k
 from sasrec_tasks.tables import Published, Superseded, open_tables
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
 
@@ -203,14 +204,9 @@ class _Rows:
         k = min(self.settings.export.top_k, self.data.num_items)
         scores = np.full((len(rows), k), -np.inf, dtype=np.float32)
         items = np.zeros((len(rows), k), dtype=np.int64)
-        for part in blocks(len(rows), BLOCK_USERS):
-            for score, chosen in ((scorer, part[by_model[part]]), (popular, part[~by_model[part]])):
-                if len(chosen):
-                    seen = (
-                        self.data.events.select(rows[chosen]) if self.settings.export.exclude_seen else None
-                    )
-                    best, indices = top_k(score, seen, chosen, k)
-                    scores[chosen], items[chosen] = best.cpu().numpy(), indices.cpu().numpy()
+        for score, chosen in ((scorer, np.flatnonzero(by_model)), (popular, np.flatnonzero(~by_model))):
+            seen = self.data.events.select(rows[chosen]) if self.settings.export.exclude_seen else None
+            scores[chosen], items[chosen] = top_k(score, seen, chosen, k)
         served = scores > -np.inf
         user, place = np.nonzero(served)
         yield from self._table(

@@ -24,7 +24,7 @@ from sasrec_tasks.contents import METRICS, RANKS, VERDICT
 from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.measures import rank, summarise, unseen_items
 from sasrec_tasks.sasrec.metrics import Float64, Ranks, bootstrap, interval, per_user
-from sasrec_tasks.sasrec.ranking import Scorer, model_scorer
+from sasrec_tasks.sasrec.scoring import Scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import PADDING, HeldOut, Int64, Sequences
 from sasrec_tasks.tables import Published, open_tables
 

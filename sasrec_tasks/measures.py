@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import Interactions
 from sasrec_tasks.sasrec.metrics import Float64, Ranks, bootstrap, interval, per_user
-from sasrec_tasks.sasrec.ranking import Scorer, blocks, rank_all, rank_sampled, sample_unseen, top_k
+from sasrec_tasks.sasrec.ranking import rank_all, rank_sampled
+from sasrec_tasks.sasrec.scoring import Scorer
 from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64
+from sasrec_tasks.sasrec.top_k import top_k
+from sasrec_tasks.sasrec.unseen import sample_unseen
 
 PROTOCOLS = ("sampled", "full", "full_with_seen")
 CUT_OFFS = (1, 5, 10, 20)
@@ -125,17 +127,11 @@ def top_10(scorer: Scorer, test: HeldOut, counts: Float32, users: int) -> dict[s
         average_popularity@10: mean over users and items of the item's training events, the popularity
             bias (Yin et al., VLDB 2012).
     """
-    shown = np.zeros(len(counts), dtype=bool)
+    scores, items = top_k(scorer, test.seen, np.arange(len(test)), 10)
+    served = items[scores > -np.inf]
     novelty = -np.log2(np.maximum(counts, 1) / max(users, 1))
-    totals = np.zeros(3)  # items, their novelty, their events
-    for rows in blocks(len(test)):
-        scores, items = top_k(scorer, test.seen.select(rows), rows, 10)
-        served = items[scores > -torch.inf].cpu().numpy()
-        shown[served] = True
-        totals += len(served), novelty[served].sum(), counts[served].sum()
-    items_served = max(totals[0], 1)
     return {
-        "coverage@10": float(shown[1:].mean()),
-        "novelty@10": float(totals[1] / items_served),
-        "average_popularity@10": float(totals[2] / items_served),
+        "coverage@10": len(np.unique(served)) / (len(counts) - 1),
+        "novelty@10": float(novelty[served].sum() / max(len(served), 1)),
+        "average_popularity@10": float(counts[served].sum() / max(len(served), 1)),
     }

@@ -19,7 +19,7 @@ from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.pipeline import run_task
 from sasrec_tasks.sasrec.metrics import MISS, Ranks, per_user
 from sasrec_tasks.sasrec.model import SASRec
-from sasrec_tasks.sasrec.ranking import constant_scorer
+from sasrec_tasks.sasrec.scoring import constant_scorer
 
 PROTOCOLS = ("sampled", "full", "full_with_seen")
 METRICS = ("hr@10", "ndcg@10", "mrr")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from torch import Tensor
 
 from sasrec_tasks.api import saved
 from sasrec_tasks.api.datasets import InteractionsDataset, ItemsDataset
@@ -24,8 +25,8 @@ from sasrec_tasks.api.histories import (
 from sasrec_tasks.api.scorer import SequentialScorer
 from sasrec_tasks.api.settings import size
 from sasrec_tasks.sasrec.checks import NOT_NEGATIVE, number_in, whole_number
-from sasrec_tasks.sasrec.ranking import blocks, candidates, sample_k
 from sasrec_tasks.sasrec.sequences import Float32, Int64
+from sasrec_tasks.sasrec.top_k import sample_k, top_k
 
 MaxLen = int | Literal["auto"]
 
@@ -242,20 +243,15 @@ class SequentialRecommender:
         scores = np.full((len(by_model), k), -np.inf, dtype=np.float32)
         items = np.zeros((len(by_model), k), dtype=np.int64)
         model, popular = self.scorer.by_model(given.sequences), self.scorer.by_popularity()
-        for part in blocks(len(by_model)):
-            for score, rows in ((model, part[by_model[part]]), (popular, part[~by_model[part]])):
-                if not len(rows):
-                    continue
-                found = candidates(score, given.sequences.select(rows) if exclude_seen else None, rows)
-                if temperature and score is model:
-                    generators = [_generator(seed, user) for user in given.users[rows]]
-                    best, indices = sample_k(
-                        found, k, temperature=temperature, replace=replace, generators=generators
-                    )
-                else:
-                    best, indices = found.topk(min(k, found.shape[1]), dim=1)
-                scores[rows, : best.shape[1]] = best.cpu().numpy()
-                items[rows, : best.shape[1]] = indices.cpu().numpy()
+
+        def drawn(found: Tensor, rows: Int64) -> tuple[Tensor, Tensor]:
+            generators = [_generator(seed, user) for user in given.users[rows]]
+            return sample_k(found, k, temperature=temperature, replace=replace, generators=generators)
+
+        for score, rows in ((model, np.flatnonzero(by_model)), (popular, np.flatnonzero(~by_model))):
+            seen = given.sequences.select(rows) if exclude_seen else None
+            pick = drawn if temperature and score is model else None
+            scores[rows], items[rows] = top_k(score, seen, rows, k, pick)
         return scores, items
 
     def _histories(self, interactions: InteractionsDataset | pd.DataFrame) -> Histories:

@@ -9,7 +9,7 @@ import torch
 
 from sasrec_tasks.api.estimators import SASRecEstimator
 from sasrec_tasks.api.vocabulary import Vocabulary
-from sasrec_tasks.sasrec.ranking import Scorer, blocks, candidates, constant_scorer, model_scorer
+from sasrec_tasks.sasrec.scoring import Scorer, blocks, candidates, constant_scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Sequences
 
 T = TypeVar("T")

@@ -21,7 +21,8 @@ from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
 from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import SASRecConfig
-from sasrec_tasks.sasrec.ranking import blocks, encode, model_scorer, rank_all
+from sasrec_tasks.sasrec.ranking import rank_all
+from sasrec_tasks.sasrec.scoring import blocks, encode, model_scorer
 from sasrec_tasks.sasrec.sequences import HeldOut, Sequences
 from sasrec_tasks.sasrec.trainer import Progress, Trainer, copy_of
 

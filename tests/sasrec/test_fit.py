@@ -24,7 +24,8 @@ from sasrec_tasks.sasrec.metrics import per_user
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.negatives import NegativeSampling
-from sasrec_tasks.sasrec.ranking import model_scorer, rank_all
+from sasrec_tasks.sasrec.ranking import rank_all
+from sasrec_tasks.sasrec.scoring import model_scorer
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut, Sequences
 from sasrec_tasks.sasrec.trainer import Progress, batch_loss
 

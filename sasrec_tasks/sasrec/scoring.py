@@ -1,0 +1,102 @@
+"""Histories → scores of all items, a block of users at a time; users × items is never held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sasrec_tasks.sasrec.batches import by_slots
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.sequences import PADDING, Float32, Int64, Sequences
+
+BLOCK_USERS = 128
+"""Users scored at once: enough for a matrix product at full speed, few enough that their scores
+stay near the cache."""
+
+ENCODE_SLOTS = 4096
+"""Slots (rows × longest row) encoded at once: what passes between layers stays in the cache."""
+
+Scorer = Callable[[Int64], Tensor]
+"""Row numbers of users (B,) → scores of every item (B, num_items + 1) float32; column 0 (padding)
+is ignored, −inf means "cannot be recommended". The caller may write into them; the next call may too."""
+
+
+@torch.inference_mode()
+def encode(model: SASRec, histories: Sequences) -> Tensor:
+    """Representation of each user after their most recent item.
+
+    Args:
+        histories: what to read; only the last ``max_len`` events are.
+
+    Returns:
+        (users, hidden_units) float32 on the model's device; zeros for an empty history.
+    """
+    device = model.item_embedding.weight.device
+    model.eval()
+    histories = histories.last(model.config.max_len)
+    lengths = histories.lengths
+    users = torch.zeros(len(histories), model.config.hidden_units, device=device)
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    for rows in by_slots(order, lengths, ENCODE_SLOTS):
+        items = torch.from_numpy(histories.select(rows).padded()).to(device)
+        last = torch.from_numpy(lengths[rows, None] - 1).to(device)
+        users[torch.from_numpy(rows).to(device)] = model(items, last)[:, 0]
+    return users
+
+
+def model_scorer(model: SASRec, histories: Sequences) -> Scorer:
+    """Scores by a model that has read ``histories``; −inf where a history is empty."""
+    users = encode(model, histories)
+    items = model.item_vectors().detach()
+    if not (model.is_finite() and torch.isfinite(users).all()):
+        raise FloatingPointError("the model's weights are not finite: training has diverged")
+    silent = torch.from_numpy(histories.lengths == 0).to(users.device)
+    # One memory for all blocks: to be given a fresh one costs as much time as the matrix product.
+    memory = users.new_empty(0, len(items))
+
+    def score(rows: Int64) -> Tensor:
+        nonlocal memory
+        if len(memory) < len(rows):
+            memory = users.new_empty(len(rows), len(items))
+        chosen = torch.from_numpy(rows).to(users.device)
+        scores = torch.mm(users[chosen], items.T, out=memory[: len(rows)])
+        scores[silent[chosen]] = -torch.inf
+        return scores
+
+    return score
+
+
+def constant_scorer(scores: Float32) -> Scorer:
+    """The same scores (num_items + 1,) for every user, popularity for instance."""
+    row = torch.from_numpy(scores)
+    return lambda rows: row.repeat(len(rows), 1)
+
+
+def blocks(users: int, size: int = BLOCK_USERS) -> Iterator[Int64]:
+    """Row numbers 0…users − 1 in blocks."""
+    for start in range(0, users, size):
+        yield np.arange(start, min(start + size, users))
+
+
+def candidates(score: Scorer, seen: Sequences | None, rows: Int64) -> Tensor:
+    """Scores (B, num_items + 1) of a block of users, −inf at padding and at what they have seen.
+
+    Args:
+        seen: one sequence per user of ``rows``; None leaves out nothing.
+    """
+    scores = score(rows)
+    scores[:, PADDING] = -torch.inf
+    if seen is not None:
+        leave_out(scores, seen)
+    return scores
+
+
+def leave_out(scores: Tensor, seen: Sequences) -> None:
+    """Set the scores (B, num_items + 1) of what each user has seen to −inf."""
+    rows, _, positions = seen.flat()
+    items = seen.items[positions].astype(np.int64)
+    scores[torch.from_numpy(rows).to(scores.device), torch.from_numpy(items).to(scores.device)] = -torch.inf
