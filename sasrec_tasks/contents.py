@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
-from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.sequences import Int64, LeaveLastTwoOut, Sequences
-from sasrec_tasks.sasrec.weights import WEIGHTS_FILE, load_model
 from sasrec_tasks.timestamps import moment_of
 
 COLUMNS = ("USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP")
@@ -82,30 +77,3 @@ def leave_last_two_out(events: Sequences, settings: Settings) -> LeaveLastTwoOut
 def item_ids(store: RunStore) -> list[str]:
     """Ids of the items in order of index; the first has index 1."""
     return [str(item) for item in pq.read_table(store.folder("split") / ITEMS)["ITEM_ID"].to_pylist()]
-
-
-def model(store: RunStore, settings: Settings) -> SASRec:
-    """The trained model, on the device that the settings choose."""
-    return load_model(Path(store.folder("train")), device(settings))
-
-
-def model_hash(store: RunStore) -> str:
-    """What tells this run's trained weights from others: SHA-256 of their file."""
-    marker = store.marker("train")
-    if marker is None:
-        raise BadSettings(f"{store.uri}: `train` has not finished in this run: run it first")
-    return str(marker.files[WEIGHTS_FILE]["sha256"])
-
-
-def device(settings: Settings) -> str:
-    """`cpu` or `cuda`.
-
-    Raises:
-        BadSettings: a GPU is asked for, and there is none.
-    """
-    wanted = settings.train.device
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise BadSettings("train.device='cuda': PyTorch sees no GPU on this machine: use auto or cpu")
-    return wanted

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sasrec_tasks import contents
+from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import METRICS, MODEL_CARD, RANKS, USERS, Interactions
@@ -64,9 +64,9 @@ def run(store: RunStore, settings: Settings) -> Summary:
 def _evaluate(store: RunStore, settings: Settings, folder: Path) -> Summary:
     data = contents.interactions(store, settings)
     test = data.split.test
-    device = contents.device(settings)
+    device = trained.device(settings)
     negatives = unseen_items(data, settings)
-    model = contents.model(store, settings)
+    model = trained.model(store, settings)
     try:
         served_by_model = model_scorer(model, test.history)
     except FloatingPointError as error:
@@ -98,7 +98,7 @@ def _evaluate(store: RunStore, settings: Settings, folder: Path) -> Summary:
         "seed": settings.evaluate.random_state,
         "split": "leave-last-two-out: last item test, second to last validation",
         "device": device,
-        "model": contents.model_hash(store),
+        "model": trained.model_hash(store),
     }
     write_json(folder / METRICS, metrics)
     _write_ranks(store, data, ranks, folder / RANKS)

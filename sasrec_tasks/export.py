@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from sasrec_tasks import contents
+from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import EXPORT, METRICS, OWN_ROWS, USERS, VERDICT
@@ -74,7 +74,7 @@ def _require_verdict(store: RunStore) -> None:
     if not store.marker("gate"):
         raise BadSettings(f"{store.uri}: `gate` has not finished in this run: run it first")
     verdict = store.read_json("gate", VERDICT)
-    if verdict["model"] != contents.model_hash(store):
+    if verdict["model"] != trained.model_hash(store):
         raise BadSettings(
             f"{store.uri}: the verdict of `gate` is on other weights than `train` holds now: "
             "run `evaluate` and `gate` again"
@@ -88,7 +88,7 @@ def _content(store: RunStore, settings: Settings) -> str:
     rows_hang_on = settings.export.model_dump(
         mode="json", exclude={"block_users"}
     ) | settings.split.model_dump(mode="json", include={"min_outcome"})
-    return store.fingerprint("export", ["split"], {**rows_hang_on, "model": contents.model_hash(store)})
+    return store.fingerprint("export", ["split"], {**rows_hang_on, "model": trained.model_hash(store)})
 
 
 def _require_same_rows(published: Published, content: str) -> None:
@@ -115,7 +115,7 @@ def _export(store: RunStore, settings: Settings, folder: Path) -> Summary:
                 as_of=settings.as_of,
                 metadata={
                     "store": store.store,
-                    "model": contents.model_hash(store),
+                    "model": trained.model_hash(store),
                     "content": _content(store, settings),
                     "metrics": {name: metrics[name] for name in PROTOCOLS},
                     "data_interval": [contents.period(store, rows.data)[0], settings.as_of.isoformat()],
@@ -185,7 +185,7 @@ class _Rows:
 
     def batches(self, advance: Advance) -> Iterator[pa.RecordBatch]:
         """All rows in order of user and rank, one batch per `export.block_users` users."""
-        model = contents.model(self.store, self.settings)
+        model = trained.model(self.store, self.settings)
         popular = constant_scorer(self.popularity())
         size = self.settings.export.block_users
         ids = pq.ParquetFile(self.store.folder("split") / USERS, pre_buffer=False).iter_batches(

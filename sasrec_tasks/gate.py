@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from sasrec_tasks import contents
+from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import METRICS, RANKS, VERDICT
@@ -102,7 +102,7 @@ def protocol(settings: Settings) -> str:
 
 def _decide(store: RunStore, settings: Settings, earlier: list[Published], folder: Path) -> Summary:
     metrics = store.read_json("evaluate", METRICS)
-    if metrics["model"] != contents.model_hash(store):
+    if metrics["model"] != trained.model_hash(store):
         raise BadSettings(
             f"{store.uri}: `evaluate` measured other weights than `train` holds now: run it again"
         )
@@ -159,7 +159,7 @@ def _beats_popularity(metrics: dict[str, Any], served: str) -> Rule:
 def _against_champion(
     store: RunStore, settings: Settings, champion: Published
 ) -> tuple[Comparison | None, Rule]:
-    contents.device(settings)  # that there is no GPU is not the champion's fault
+    trained.device(settings)  # that there is no GPU is not the champion's fault
     try:
         comparison = compare(store, settings, champion.run_id)
     except (ConnectionError, TimeoutError):
@@ -265,7 +265,7 @@ def champion_scorer(
     Returns:
         The scorer, and the champion's index of each of today's items: (num_items + 1,), 0 if unknown.
     """
-    model = contents.model(champion, settings)
+    model = trained.model(champion, settings)
     theirs = {item: place for place, item in enumerate(contents.item_ids(champion), 1)}
     index = np.array([PADDING, *(theirs.get(item, PADDING) for item in items)], dtype=np.int64)
     score_theirs = model_scorer(model, _translated(test.history, index))

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sasrec_tasks import contents
+from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import HISTORY
@@ -77,7 +77,7 @@ def fit_config(num_items: int, settings: Settings) -> FitConfig:
 def new_model(num_items: int, settings: Settings) -> SASRec:
     """An untrained model of the sizes, and on the device, that the settings choose."""
     sizes = SASRecConfig(num_items=num_items, **_shared_names(SASRecConfig, settings))
-    return build(sizes, settings.train.random_state).to(contents.device(settings))
+    return build(sizes, settings.train.random_state).to(trained.device(settings))
 
 
 def _shared_names(kind: type, settings: Settings) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _train(store: RunStore, settings: Settings, fingerprint: str, folder: Path) 
         "stopped": result.stopped,
         "resumed_from_epoch": result.resumed_from_epoch,
         "loss": config.loss,
-        "device": contents.device(settings),
+        "device": trained.device(settings),
     }
     save_model(model, folder, training=summary, settings=settings.train.model_dump(mode="json"))
     rows = [asdict(epoch) for epoch in result.history]

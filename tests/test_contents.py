@@ -5,14 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-import torch
 
 from sasrec_tasks import contents
 from sasrec_tasks.artifacts import RunStore
-from sasrec_tasks.config import Settings
-from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.naming import from_names
 
 T = 1_700_000_000
 ROWS = [(f"u{i % 5}", f"i{i * i % 7}", 1.0, T - i) for i in range(40)]
@@ -52,11 +47,3 @@ def test_pickles_are_not_read(front: Any) -> None:
         content = (Path(store.root) / "split" / f"{name}.npy").read_bytes()
         assert content.startswith(b"\x93NUMPY")
         assert np.load(Path(store.root) / "split" / f"{name}.npy", allow_pickle=False).dtype != object
-
-
-def test_a_device_that_is_not_there_is_a_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert contents.device(Settings()) == "cpu"
-    assert contents.device(from_names({"train.device": "cpu"})) == "cpu"
-    with pytest.raises(BadSettings, match=r"train\.device='cuda'"):
-        contents.device(from_names({"train.device": "cuda"}))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sasrec_tasks import contents, measures
+from sasrec_tasks import contents, measures, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.pipeline import run_task
 from sasrec_tasks.sasrec.metrics import MISS, Ranks, per_user
@@ -57,8 +57,8 @@ def sorted_events(store: RunStore) -> pd.DataFrame:
 
 
 @cache
-def trained(store: RunStore) -> tuple[SASRec, list[str]]:
-    return contents.model(store, store.settings()), contents.item_ids(store)
+def model_and_ids(store: RunStore) -> tuple[SASRec, list[str]]:
+    return trained.model(store, store.settings()), contents.item_ids(store)
 
 
 @cache
@@ -79,7 +79,7 @@ def seen_before_last(store: RunStore, user: str) -> set[str]:
 
 
 def naive_scores(store: RunStore, history: list[str]) -> dict[str, float]:
-    model, ids = trained(store)
+    model, ids = model_and_ids(store)
     index = [ids.index(item) + 1 for item in history][-model.config.max_len :]
     with torch.inference_mode():
         last = model(torch.tensor([index]))[0, -1]

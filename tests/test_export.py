@@ -20,7 +20,7 @@ import pytest
 import torch
 from deltalake import DeltaTable
 
-from sasrec_tasks import contents
+from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.pipeline import run_task
@@ -99,7 +99,7 @@ def test_polars_and_duckdb_read_the_same(finished: Any) -> None:
 
 def test_lists_are_the_models_best_on_the_whole_history(finished: Any) -> None:
     store = RunStore(f"{finished.store}/first")
-    model, ids = contents.model(store, store.settings()), contents.item_ids(store)
+    model, ids = trained.model(store, store.settings()), contents.item_ids(store)
     source = pd.read_parquet(finished.source).sort_values("TIMESTAMP", kind="stable")
     rows = rows_of(finished.table)
     for user in ("user 0", "user 7", "user 99"):
@@ -126,7 +126,7 @@ def test_the_version_says_what_it_is(finished: Any) -> None:
         first_event,
         pd.Timestamp("2026-01-01", tz="UTC"),
     ]
-    assert metadata["model"] == contents.model_hash(store)
+    assert metadata["model"] == trained.model_hash(store)
     assert metadata["popular_version"] == DeltaTable(f"{finished.table}_popular").version() == 0
     summary = store.marker("export").summary  # type: ignore[union-attr]
     assert (summary["version"], summary["rows"], summary["users"]) == (0, 1000, 100)

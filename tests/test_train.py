@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors import SafetensorError, safe_open
 
-from sasrec_tasks import contents
+from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.pipeline import run_task
@@ -121,7 +121,7 @@ def test_the_best_weights_are_restored(place: Any, metric: str) -> None:
     assert summary["stopped"] == "patience"
     assert summary["metric"] == best(row["metric"] for row in rows)
     assert len(rows) == summary["best_epoch"] + 3
-    model = contents.model(store, store.settings())
+    model = trained.model(store, store.settings())
     data = contents.interactions(store, store.settings())
     again = fit.validate(model, data.split.validation, fit_config(data.num_items, store.settings()))
     assert again == pytest.approx(summary["metric"], rel=1e-5)
@@ -192,7 +192,7 @@ def test_training_ends_with_its_time_budget(place: Any) -> None:
     summary = store.marker("train").summary
     assert summary["stopped"] == "time"
     assert summary["epochs"] == 1
-    assert contents.model(store, store.settings()).is_finite()
+    assert trained.model(store, store.settings()).is_finite()
 
 
 def test_a_diverging_training_names_the_learning_rate(place: Any, chains: Any) -> None:
