@@ -13,7 +13,7 @@ from sasrec_tasks.sasrec.sequences import Int64, LeaveLastTwoOut, Sequences
 from sasrec_tasks.timestamps import moment_of
 
 COLUMNS = ("USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP")
-ROWS_AT_ONCE = 262_144
+ROWS_AT_ONCE = 524_288
 
 SNAPSHOT = "interactions.parquet"
 MANIFEST = "manifest.json"

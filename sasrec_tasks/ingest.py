@@ -100,7 +100,7 @@ class _Snapshot:
                     entry["rows"] += len(kept)
                     if first_schema is None:
                         first_schema, first_path = kept.schema, file.path
-                        writer = pq.ParquetWriter(folder / SNAPSHOT, kept.schema, compression="zstd")
+                        writer = _writer(folder / SNAPSHOT, kept.schema)
                     _require_same(first_schema, first_path, kept.schema, file.path)
                     waiting.append(kept)
                     if sum(map(len, waiting)) >= ROWS_AT_ONCE:
@@ -286,6 +286,18 @@ def _outcomes(values: pa.Array) -> pa.Array:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return values.cast(pa.float64(), safe=False)
     return values
+
+
+def _writer(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """For the snapshot; times as differences, the rest by dictionary: smaller, and written in less time."""
+    are_ticks = pa.types.is_int64(schema.field("TIMESTAMP").type)
+    return pq.ParquetWriter(
+        file,
+        schema,
+        compression="zstd",
+        use_dictionary=[name for name in schema.names if name != "TIMESTAMP"],
+        column_encoding={"TIMESTAMP": "DELTA_BINARY_PACKED"} if are_ticks else None,
+    )
 
 
 def _flush(writer: pq.ParquetWriter | None, waiting: list[pa.RecordBatch]) -> None:
