@@ -14,6 +14,8 @@ MINUTES ?= $(if $(SOURCE),10,1.75)
 RECIPE ?= pipeline
 # Set-ups of `make bench-peers`: those of scikit-rec's page, for ratings, or `implicit`.
 SETUPS ?=
+# Stages of `make bench-speed`; all if not given.
+STAGES ?=
 # Further options for pip, for instance an index with another build of torch.
 PIP_ARGS ?=
 
@@ -36,7 +38,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test lint bench-quality bench-ablation bench-peers docs up clean
+.PHONY: help setup demo test lint bench-quality bench-ablation bench-peers bench-speed docs up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -95,6 +97,12 @@ bench-ablation: setup ## What each part of the recipe gives (SOURCE=your.parquet
 bench-peers: setup .peers/scikit-rec/.done .peers/rectools/.done ## Beside scikit-rec and RecTools (SOURCE=your.parquet)
 	@test -n "$(SOURCE)" || { echo "Name the data: make bench-peers SOURCE=your.parquet"; exit 2; }
 	@$(BIN)/python benchmarks/peers_quality.py --source $(SOURCE) --recipes $(RECIPE) $(if $(SETUPS),--setups $(SETUPS)) \
+		--scikit-rec .peers/scikit-rec/bin/python --rectools .peers/rectools/bin/python
+
+bench-speed: setup .peers/scikit-rec/.done .peers/rectools/.done ## How fast each stage is, beside others (SOURCE=your.parquet)
+	@test -n "$(SOURCE)" || { echo "Name the data: make bench-speed SOURCE=your.parquet"; exit 2; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
+	@$(BIN)/python benchmarks/speed.py --source $(SOURCE) $(if $(STAGES),--stages $(STAGES)) \
 		--scikit-rec .peers/scikit-rec/bin/python --rectools .peers/rectools/bin/python
 
 # Each peer in an environment of its own: they pin other versions.

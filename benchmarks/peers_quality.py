@@ -33,9 +33,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+import handover
 from quality import HERE, RESULTS, data, machine, show_progress, split_events
 
 from sasrec_tasks import train
@@ -45,7 +45,7 @@ from sasrec_tasks.measures import popularity, rank, summarise, unseen_items
 from sasrec_tasks.naming import from_names, read_yaml
 from sasrec_tasks.sasrec.fit import fit
 from sasrec_tasks.sasrec.scoring import Scorer, constant_scorer, model_scorer
-from sasrec_tasks.sasrec.sequences import Float32, Sequences
+from sasrec_tasks.sasrec.sequences import Int64, Sequences
 
 PEERS = Path(__file__).parent / "peers"
 
@@ -254,30 +254,16 @@ class Bench:
         test = self.interactions.split.test
         self._frame(train, np.arange(len(train))).to_csv(folder / "train.csv", index=False)
         self._frame(test.history, test.users).to_csv(folder / "history.csv", index=False)
-        pd.DataFrame({"ITEM_ID": range(1, num_items + 1)}).to_csv(folder / "items.csv", index=False)
+        handover.catalogue(num_items).to_csv(folder / "items.csv", index=False)
         (folder / "task.json").write_text(json.dumps({**task, "num_items": num_items}))
         subprocess.run([python, str(PEERS / script), str(folder)], check=True)
-        scores: Float32 = np.load(folder / "scores.npy")
         about = json.loads((folder / "peer.json").read_text())
+        return self._row(name, protocol, handover.scorer(np.load(folder / "scores.npy")), **about)
 
-        def scorer(rows: np.ndarray) -> torch.Tensor:
-            table = np.full((len(rows), num_items + 1), -np.inf, np.float32)
-            table[:, 1:] = scores[rows]
-            return torch.from_numpy(table)
-
-        return self._row(name, protocol, scorer, **about)
-
-    def _frame(self, sequences: Sequences, users: np.ndarray) -> pd.DataFrame:
-        rows, columns, positions = sequences.flat()
-        labels = self._labelled(sequences).outcomes[positions] if self.is_labelled else np.ones(len(rows))
-        return pd.DataFrame(
-            {
-                "USER_ID": users[rows],
-                "ITEM_ID": sequences.items[positions],
-                "OUTCOME": labels.astype(np.float32),
-                "TIMESTAMP": columns,
-            }
-        )
+    def _frame(self, sequences: Sequences, users: Int64) -> pd.DataFrame:
+        _, _, positions = sequences.flat()
+        labels = self._labelled(sequences).outcomes[positions] if self.is_labelled else None
+        return handover.frame(sequences, users, labels)
 
     def _row(self, name: str, protocol: str, scorer: Scorer, **about: Any) -> dict[str, Any]:
         test = self.interactions.split.test
