@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from sasrec_tasks.sasrec.sequences import Int64, Sequences
+from sasrec_tasks.sasrec.sequences import Int64, Sequences, distinct
 
 NegativeSampling = Literal["shared", "other", "unseen"]
 
@@ -62,7 +62,7 @@ class Negatives:
         """
         width = self.num_items + 1
         owners, _, positions = own.flat()
-        keys = np.unique(np.concatenate([owners * width + own.items[positions], rows * width + targets]))
+        keys = distinct(np.concatenate([owners * width + own.items[positions], rows * width + targets]))
         owners, items = keys // width, keys % width
         counts = np.bincount(owners, minlength=len(own))
         firsts = np.cumsum(counts) - counts

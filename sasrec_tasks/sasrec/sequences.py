@@ -177,3 +177,9 @@ def _positives(events: Sequences, min_outcome: float | None) -> tuple[Sequences,
         outcomes=events.outcomes[origin],
     )
     return positives, origin
+
+
+def distinct(keys: Int64) -> Int64:
+    """Each value once, in order: `np.unique` by sorting, which is many times as fast as its hashing here."""
+    ordered = np.sort(keys)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered

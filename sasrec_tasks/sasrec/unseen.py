@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sasrec_tasks.sasrec.scoring import blocks
-from sasrec_tasks.sasrec.sequences import PADDING, Int64, Sequences
+from sasrec_tasks.sasrec.sequences import PADDING, Int64, Sequences, distinct
 
 DRAWN_AT_ONCE = 256
 """Users of one generator: with another number, other items would be drawn from the same seed."""
@@ -41,7 +41,7 @@ def _sample_unseen_block(
     """
     width = num_items + 1
     rows, _, positions = histories.flat()
-    taken = np.unique(rows * width + histories.items[positions])  # row and item in one sorted key
+    taken = distinct(rows * width + histories.items[positions])  # row and item in one sorted key
     unseen = num_items - np.bincount(taken // width, minlength=len(histories))
     wanted = np.minimum(unseen, negatives)
     got = np.zeros(len(histories), dtype=np.int64)
@@ -62,7 +62,7 @@ def _sample_unseen_block(
         keep = place < wanted[owner]
         result[owner[keep], place[keep]] = keys[keep] % width
         got = np.minimum(got + np.bincount(owner, minlength=len(got)), wanted)
-        taken = np.union1d(taken, keys)
+        taken = np.sort(np.concatenate([taken, keys]))
     return result
 
 

@@ -18,7 +18,7 @@ import stages
 
 from sasrec_tasks.artifacts import RunStore
 
-SMALL = ["--events", "3000", "--users", "200", "--items", "50", "--served", "300", "--repeats", "2"]
+SMALL = ["--events", "3000", "--users", "200", "--items", "50", "--served", "300", "--repeats", "1"]
 FIELDS = {
     "stage", "peer", "ours_s", "peer_s", "ratio", "mark", "spread", "quality_ours", "quality_peer", "peak_rss_mb",
 }  # fmt: skip
