@@ -171,6 +171,10 @@ class Train(Group):
     adam_beta2: float = Field(default=0.98, ge=0, lt=1, title="Adam's β₂")
     """Decay of Adam's second moment."""
 
+    precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", title="Precision")
+    """Of the matrix products in training: bfloat16 halves their time on a GPU that has it, which is what auto takes
+    there, and is slower on most CPUs. Weights, losses and the scores that are served stay float32."""
+
     weight_decay: float = Field(default=0.0, ge=0, le=1, title="Weight decay")
     """L2 term of Adam."""
 

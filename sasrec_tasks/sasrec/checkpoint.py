@@ -8,7 +8,6 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -37,7 +36,7 @@ class TrainingState:
 
     weights: Weights
     best: Weights  # weights of the best epoch so far
-    optimizer: Weights  # "<parameter number>.<name of moment>"
+    optimizer: Weights  # "<optimiser>.<parameter>.<moment>"
     average: Weights  # of the weights so far, and how many; empty if none is kept
     history: tuple[Epoch, ...]
 
@@ -88,18 +87,3 @@ class Checkpoint:
             log.warning("%s is damaged, training starts anew: %r", self.path, error)
             return None
         return TrainingState(history=history, **parts)
-
-
-def optimizer_moments(optimizer: torch.optim.Optimizer) -> Weights:
-    """The optimiser's tensors by parameter number and name, as safetensors can hold them."""
-    states = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": value for number, state in states.items() for name, value in state.items()}
-
-
-def restore_moments(optimizer: torch.optim.Optimizer, moments: Weights) -> None:
-    """Undo `optimizer_moments`."""
-    states: dict[int, Weights] = {}
-    for key, value in moments.items():
-        number, name = key.split(".", 1)
-        states.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})

@@ -15,6 +15,7 @@ from sasrec_tasks.sasrec.objective import Objective
 
 Metric = Literal["ndcg@10", "loss"]
 Schedule = Literal["constant", "cosine"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 OPTIONAL = ("batch_slots", "average_decay", "early_stopping_patience", "max_minutes")
@@ -28,6 +29,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
             "negative_sampling": NegativeSampling,
             "windows": Windows,
             "learning_rate_schedule": Schedule,
+            "precision": Precision,
             "early_stopping_metric": Metric,
         }.items()
     },
@@ -75,6 +77,7 @@ class FitConfig:
     restore_best_weights: bool = True
     max_minutes: float | None = None  # all tries of this training together
     random_state: int = 42
+    precision: Precision = "auto"  # of the model's matrix products; auto: bfloat16 on a GPU that has it
 
     def __post_init__(self) -> None:
         for name, check in CHECKS.items():

@@ -1,4 +1,4 @@
-"""One epoch: batches, the learning rate, the optimiser, and the moving average of the weights."""
+"""One epoch: batches, the learning rate, and the steps."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from sasrec_tasks.sasrec.batches import Batch, Batches
-from sasrec_tasks.sasrec.checkpoint import (
-    Epoch,
-    TrainingState,
-    Weights,
-    optimizer_moments,
-    restore_moments,
-)
-from sasrec_tasks.sasrec.fit_config import FitConfig
+from sasrec_tasks.sasrec.checkpoint import Epoch, TrainingState, Weights
+from sasrec_tasks.sasrec.fit_config import FitConfig, Precision
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.objective import Objective
+from sasrec_tasks.sasrec.optimizer import Average, moments, optimizers, restore_moments
 from sasrec_tasks.sasrec.sequences import Sequences
 
 
@@ -57,25 +51,14 @@ class Trainer:
         )
         if self.batches.positions == 0:
             raise ValueError("nothing to train on: no user has two training events")
-        # The fused kernel updates all parameters in one pass; weight_decay is an L2 term, as in Adam.
-        self.optimizer = torch.optim.Adam(
-            model.parameters(),
-            lr=config.learning_rate,
-            betas=(0.9, config.adam_beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-        decay = config.average_decay
-        self.average = None if decay is None else AveragedModel(model, multi_avg_fn=_moving_average(decay))
+        self.half = is_half(config.precision, model.item_embedding.weight.device)
+        self.optimizers = optimizers(model, config)
+        self.average = None if config.average_decay is None else Average(model, config.average_decay)
 
     @property
     def used(self) -> SASRec:
         """The moving average of the weights, or the weights themselves if none is kept."""
-        if self.average is None:
-            return self.model
-        averaged = self.average.module
-        assert isinstance(averaged, SASRec)
-        return averaged
+        return self.model if self.average is None else self.average.model
 
     def epoch(self, number: int, deadline: float, on_step: Callable[[Progress], None]) -> tuple[float, bool]:
         """One pass over the batches: the mean loss, and whether it got through before the deadline."""
@@ -92,12 +75,14 @@ class Trainer:
                 batch = batch.to(device)
                 positions = len(batch.targets)
                 self._set_learning_rate(number - 1 + (done + positions / 2) / every, deadline)
-                loss = batch_loss(self.model, batch, objective)
-                self.optimizer.zero_grad(set_to_none=True)
+                loss = batch_loss(self.model, batch, objective, self.half)
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad(set_to_none=True)
                 (loss * batch.weight).backward()  # type: ignore[no-untyped-call]
-                self.optimizer.step()
+                for optimizer in self.optimizers:
+                    optimizer.step()
                 if self.average is not None:
-                    self.average.update_parameters(self.model)
+                    self.average.update(self.model)
                 total += loss.detach() * positions  # no .item(): a GPU need not be waited for
                 done += positions
                 on_step(Progress(epoch=number, epochs=self.config.epochs, done=done, total=every))
@@ -110,17 +95,17 @@ class Trainer:
         return TrainingState(
             weights=self.model.state_dict(),
             best=best,
-            optimizer=optimizer_moments(self.optimizer),
-            average={} if self.average is None else self.average.state_dict(),
+            optimizer=moments(self.optimizers),
+            average={} if self.average is None else self.average.state(),
             history=history,
         )
 
     def restore(self, state: TrainingState) -> None:
         """Go on where another training left off."""
         self.model.load_state_dict(state.weights)
-        restore_moments(self.optimizer, state.optimizer)
+        restore_moments(self.optimizers, state.optimizer)
         if self.average is not None:
-            self.average.load_state_dict(state.average)
+            self.average.restore(state.average)
 
     def _set_learning_rate(self, epochs: float, deadline: float) -> None:
         """By how far training is: in epochs or, if that is further, in its time budget."""
@@ -131,30 +116,30 @@ class Trainer:
             if config.max_minutes:
                 share = max(share, 1 - (deadline - time.monotonic()) / (60 * config.max_minutes))
             factor *= 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * factor
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * factor
 
 
-def batch_loss(model: SASRec, batch: Batch, objective: Objective) -> Tensor:
-    """The loss of a batch, a scalar; only real slots count."""
-    hidden = model(batch.inputs).flatten(0, 1).index_select(0, batch.slots)  # (P, D)
+def batch_loss(model: SASRec, batch: Batch, objective: Objective, half: bool = False) -> Tensor:
+    """The loss of a batch, a scalar; only real slots count.
+
+    Args:
+        half: multiply matrices of the model in bfloat16; what is added up over slots or items stays float32.
+    """
+    with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=half):
+        hidden = model(batch.inputs)  # (B, T, D)
+    hidden = hidden.float().flatten(0, 1).index_select(0, batch.slots)  # (P, D)
     return objective(model, hidden, batch.targets, batch.negatives, batch.labels)
+
+
+def is_half(precision: Precision, device: torch.device) -> bool:
+    """Whether training multiplies in bfloat16."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bfloat16"
 
 
 def copy_of(model: SASRec) -> Weights:
     """The weights as they are now."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
-
-
-def _moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """Exponential, of fewer steps while there are few (as in TensorFlow's ExponentialMovingAverage)."""
-
-    @torch.no_grad()
-    def update(averaged: Tensors, current: Tensors, steps: Tensor | int) -> None:
-        done = int(steps)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + done) / (10 + done)))
-
-    return update

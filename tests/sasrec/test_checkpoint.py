@@ -21,8 +21,6 @@ from sasrec_tasks.sasrec.checkpoint import (
     Epoch,
     TrainingState,
     Weights,
-    optimizer_moments,
-    restore_moments,
 )
 from sasrec_tasks.sasrec.fit import build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig
@@ -140,28 +138,6 @@ def test_a_failed_save_keeps_the_old_state_and_leaves_no_file(
         checkpoint.save(state(2))
     assert same_state(checkpoint.load(), state(1))
     assert list(tmp_path.iterdir()) == [checkpoint.path]
-
-
-def test_an_optimizer_goes_on_as_if_never_interrupted() -> None:
-    def steps(weight: torch.Tensor, optimizer: torch.optim.Optimizer, count: int) -> None:
-        for _ in range(count):
-            optimizer.zero_grad()
-            (weight**2).sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-
-    def adam(weight: torch.Tensor) -> torch.optim.Optimizer:
-        return torch.optim.Adam([weight], lr=0.1, fused=True)
-
-    unbroken = torch.tensor([1.0, -3.0], requires_grad=True)
-    optimizer = adam(unbroken)
-    steps(unbroken, optimizer, 3)
-    resumed = unbroken.detach().clone().requires_grad_()
-    moments = {name: value.clone() for name, value in optimizer_moments(optimizer).items()}
-    steps(unbroken, optimizer, 4)
-    optimizer = adam(resumed)
-    restore_moments(optimizer, moments)
-    steps(resumed, optimizer, 4)
-    assert torch.equal(resumed, unbroken)
 
 
 def start(script: str, *arguments: Path) -> subprocess.Popen[str]:

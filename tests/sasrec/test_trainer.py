@@ -11,11 +11,11 @@ import torch
 
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
 from sasrec_tasks.sasrec.fit import build, fit
-from sasrec_tasks.sasrec.fit_config import FitConfig
+from sasrec_tasks.sasrec.fit_config import FitConfig, Precision
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut
-from sasrec_tasks.sasrec.trainer import Trainer, copy_of
+from sasrec_tasks.sasrec.trainer import Trainer, copy_of, is_half
 
 SIZES = SASRecConfig(num_items=30, hidden_units=8, max_len=4, temperature=0.1, attention_dropout=False)
 RECIPE = FitConfig(
@@ -36,7 +36,7 @@ def rates(split: LeaveLastTwoOut, config: FitConfig) -> list[float]:
     trainer = Trainer(build(SIZES, 1), split.train, config)
     found: list[float] = []
     for number in range(1, config.epochs + 1):
-        trainer.epoch(number, math.inf, lambda _: found.append(trainer.optimizer.param_groups[0]["lr"]))
+        trainer.epoch(number, math.inf, lambda _: found.append(trainer.optimizers[0].param_groups[0]["lr"]))
     return found
 
 
@@ -63,7 +63,7 @@ def test_the_schedule_ends_with_the_time_budget(
     for left, wanted in ((600, 0.01), (300, 0.005), (6, 0.0)):
         monkeypatch.setattr("time.monotonic", lambda left=left: 1000.0 - left)
         trainer.epoch(2, 1000.0, lambda _: None)
-        assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(wanted, abs=1e-4)
+        assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_a_schedule_without_any_time_is_no_error(random_split: LeaveLastTwoOut) -> None:
@@ -128,3 +128,38 @@ def test_a_resumed_training_ends_like_an_unbroken_one(
     assert all(
         torch.equal(unbroken.state_dict()[name], resumed.state_dict()[name]) for name in unbroken.state_dict()
     )
+
+
+def test_half_precision_learns_as_well(random_split: LeaveLastTwoOut) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        config = replace(RECIPE, precision=precision)
+        result = fit(build(SIZES, 1), random_split.train, config)
+        losses[precision] = [epoch.loss for epoch in result.history]
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bfloat16"][-1] < losses["bfloat16"][0]
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "expected"),
+    [
+        ("auto", "cpu", False),
+        ("float32", "cpu", False),
+        ("bfloat16", "cpu", True),
+        ("float32", "cuda", False),
+    ],
+)
+def test_half_precision_is_chosen_by_device(precision: Precision, device: str, expected: bool) -> None:
+    assert is_half(precision, torch.device(device)) is expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
+def test_training_on_a_gpu_uses_half_precision(random_split: LeaveLastTwoOut) -> None:
+    device = torch.device("cuda")
+    assert is_half("auto", device) is torch.cuda.is_bf16_supported()
+    losses = {}
+    for name in ("cpu", "cuda"):
+        result = fit(build(SIZES, 1).to(name), random_split.train, RECIPE)
+        losses[name] = [epoch.loss for epoch in result.history]
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.05)

@@ -1,0 +1,107 @@
+"""What updates the weights, and the moving average of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer, SparseAdam
+from torch.optim.swa_utils import AveragedModel
+
+from sasrec_tasks.sasrec.checkpoint import Weights
+from sasrec_tasks.sasrec.fit_config import FitConfig
+from sasrec_tasks.sasrec.model import SASRec
+
+SPARSE_ITEMS = 100_000
+"""Catalogue from which on gradients of the item embedding hold the items of a batch, not all: with a
+million items a step takes a quarter of the time."""
+
+AVERAGED_AT_ONCE = 65_536
+"""Items per step between updates of the average, so that these don't cost more than the step itself."""
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def optimizers(model: SASRec, config: FitConfig) -> list[Optimizer]:
+    """Adam, in one fused pass over all parameters; weight_decay is an L2 term, as in Kingma & Ba 2015.
+
+    For a large catalogue and a loss that scores some items only, the item embedding has Adam of its own,
+    which updates the moments and weights of a batch's items, and leaves the others as they are.
+    """
+    betas = (0.9, config.adam_beta2)
+    embedding = model.item_embedding
+    embedding.sparse = (
+        config.loss != "softmax" and not config.weight_decay and model.config.num_items >= SPARSE_ITEMS
+    )
+    dense = [each for each in model.parameters() if not (embedding.sparse and each is embedding.weight)]
+    adam = Adam(dense, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay, fused=True)
+    if not embedding.sparse:
+        return [adam]
+    return [adam, SparseAdam([embedding.weight], lr=config.learning_rate, betas=betas)]
+
+
+def moments(of: list[Optimizer]) -> Weights:
+    """The tensors of optimisers, as safetensors can hold them: "<optimiser>.<parameter>.<moment>"."""
+    return {
+        f"{number}.{parameter}.{name}": torch.as_tensor(value)
+        for number, optimizer in enumerate(of)
+        for parameter, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+
+
+def restore_moments(of: list[Optimizer], found: Weights) -> None:
+    """Undo `moments`."""
+    for number, optimizer in enumerate(of):
+        states: dict[int, dict[str, Tensor | int]] = {}
+        for key, value in found.items():
+            owner, parameter, name = key.split(".")
+            if int(owner) == number:
+                is_count = not value.dtype.is_floating_point  # SparseAdam counts its steps in an int
+                states.setdefault(int(parameter), {})[name] = int(value) if is_count else value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+
+
+class Average:
+    """The exponential moving average of a model's weights, over steps.
+
+    It is of fewer steps while there are few (as in TensorFlow's ExponentialMovingAverage), and of a large
+    catalogue it is updated every few steps only.
+    """
+
+    def __init__(self, model: SASRec, decay: float) -> None:
+        self.every = max(model.config.num_items // AVERAGED_AT_ONCE, 1)
+        self._steps = 0
+        self._model = AveragedModel(model, multi_avg_fn=_towards(decay**self.every))
+
+    @property
+    def model(self) -> SASRec:
+        """The model of averaged weights."""
+        averaged = self._model.module
+        assert isinstance(averaged, SASRec)
+        return averaged
+
+    def update(self, model: SASRec) -> None:
+        """Take in the weights after a step."""
+        self._steps += 1
+        if self._steps % self.every == 0:
+            self._model.update_parameters(model)
+
+    def state(self) -> Weights:
+        """What `restore` takes."""
+        return {**self._model.state_dict(), "steps": torch.tensor(self._steps)}
+
+    def restore(self, state: Weights) -> None:
+        """Go on from another average."""
+        self._steps = int(state["steps"])
+        self._model.load_state_dict({name: value for name, value in state.items() if name != "steps"})
+
+
+def _towards(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    @torch.no_grad()
+    def update(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
+        done = int(updates)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + done) / (10 + done)))
+
+    return update
