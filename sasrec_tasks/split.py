@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import duckdb
 import numpy as np
@@ -38,6 +39,12 @@ FROM valid GROUP BY ITEM_ID HAVING count(*) >= $min_item_events
 """
 
 PEOPLE = """
+CREATE TABLE users AS
+SELECT row_number() OVER (ORDER BY USER_ID) - 1 AS index, USER_ID, count(*) AS events
+FROM valid GROUP BY USER_ID
+"""
+
+PEOPLE_OF_SOME_ITEMS = """
 CREATE TABLE users AS
 SELECT row_number() OVER (ORDER BY USER_ID) - 1 AS index, USER_ID, count(items.index) AS events
 FROM valid LEFT JOIN items USING (ITEM_ID) GROUP BY USER_ID
@@ -97,7 +104,7 @@ def _write(db: duckdb.DuckDBPyConnection, store: RunStore, settings: Settings, f
     rejected = store.folder("validate") / REJECTED
     db.execute(VALID.replace("$snapshot", _quoted(snapshot)).replace("$rejected", _quoted(rejected)))
     db.execute(CATALOGUE, {"min_item_events": settings.split.min_item_events})
-    db.execute(PEOPLE)
+    db.execute(PEOPLE if settings.split.min_item_events == 1 else PEOPLE_OF_SOME_ITEMS)
     for table, file in (("items", ITEMS), ("users", USERS)):
         db.execute(
             f"COPY (FROM {table} ORDER BY index) TO {_quoted(folder / file)} (FORMAT parquet, COMPRESSION zstd)"
@@ -107,19 +114,26 @@ def _write(db: duckdb.DuckDBPyConnection, store: RunStore, settings: Settings, f
     np.save(folder / "offsets.npy", offsets)
 
     total = int(offsets[-1])
-    arrays = {
-        name: np.lib.format.open_memmap(folder / f"{name}s.npy", mode="w+", dtype=dtype, shape=(total,))
-        for name, dtype in (("item", np.int32), ("outcome", np.float32), ("timestamp", np.int64))
-    }
     done = 0
-    with bar("split", total, "events") as advance:
+    with bar("split", total, "events") as advance, ExitStack() as stack:
+        files = {
+            name: stack.enter_context(_npy(folder / f"{name}s.npy", dtype, total))
+            for name, dtype in (("item", np.int32), ("outcome", np.float32), ("timestamp", np.int64))
+        }
         for batch in db.sql(SORTED).to_arrow_reader(ROWS_AT_ONCE):
-            for name, array in arrays.items():
-                array[done : done + len(batch)] = batch.column(name).to_numpy()
+            for name, out in files.items():
+                out.write(batch.column(name).to_numpy().data)
             done += len(batch)
             advance(done)
-    for array in arrays.values():
-        array.flush()
+
+
+def _npy(path: Path, dtype: type[np.generic], length: int) -> BinaryIO:
+    """A file of a one-dimensional array, whose values are to be written: unlike a memory map's, its pages
+    don't count as this process's memory."""
+    file = path.open("wb")
+    header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype)) | {"shape": (length,)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file
 
 
 def _quoted(path: Path) -> str:
