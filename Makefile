@@ -38,7 +38,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test lint bench-quality bench-ablation bench-peers bench-speed docs up clean
+.PHONY: help setup demo test lint bench-quality bench-ablation bench-peers bench-speed bench-scaling docs up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -104,6 +104,10 @@ bench-speed: setup .peers/scikit-rec/.done .peers/rectools/.done ## How fast eac
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/speed.py --source $(SOURCE) $(if $(STAGES),--stages $(STAGES)) \
 		--scikit-rec .peers/scikit-rec/bin/python --rectools .peers/rectools/bin/python
+
+bench-scaling: setup ## How tasks grow with events, items and max_len, on made-up data
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
+	@$(BIN)/python benchmarks/scaling.py
 
 # Each peer in an environment of its own: they pin other versions.
 .peers/scikit-rec/.done: PEER := scikit-rec==0.4.2

@@ -1,10 +1,11 @@
-"""A script in a process of its own: what it returns, and the most memory it took."""
+"""A script in a process of its own, and what it leaves."""
 
 from __future__ import annotations
 
 import json
-import os
+import resource
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,37 +17,43 @@ Result = dict[str, Any]
 def run(python: str, *script: str, **task: Any) -> Result:
     """Call a script with a file that holds ``task``, and read the JSON that it leaves at ``task["result"]``.
 
-    Returns:
-        what the script left, with ``peak_rss_mb``: the largest resident set of the process, in MB of 10⁶ bytes.
-
     Raises:
         RuntimeError: the script failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         file, result = Path(folder) / "task.json", Path(folder) / "result.json"
         file.write_text(json.dumps({**task, "result": str(result)}), encoding="utf-8")
-        process = subprocess.Popen([python, *script, str(file)])
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(script)} failed with exit status {process.returncode}")
+        status = subprocess.run([python, *script, str(file)], check=False).returncode
+        if status:
+            raise RuntimeError(f"{' '.join(script)} failed with exit status {status}")
         found: Result = json.loads(result.read_text(encoding="utf-8"))
-    return {**found, "peak_rss_mb": round(usage.ru_maxrss * 1024 / 1e6)}
+    return found
 
 
-def call(command: list[str], environment: dict[str, str]) -> Result:
-    """Any command, its output kept to itself: its seconds and the most memory of one of its processes.
+def call(command: list[str], environment: dict[str, str]) -> float:
+    """Seconds of any command, its output kept to itself.
 
     Raises:
         RuntimeError: it failed; with the end of what it said.
     """
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
-        started = time.perf_counter()
-        process = subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            said.seek(0)
-            raise RuntimeError(f"{' '.join(command)} failed: {said.read()[-2000:]}")
-    return {"seconds": [seconds], "peak_rss_mb": round(usage.ru_maxrss * 1024 / 1e6)}
+    started = time.perf_counter()
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stdout[-2000:]}")
+    return time.perf_counter() - started
+
+
+def peak_rss_mb() -> int:
+    """The most memory that this process has held at once, in MB of 10⁶ bytes.
+
+    Where Linux says so, by the mark of this program: `getrusage` counts what the process held before, when
+    it was still a copy of the one that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+        return round(int(lines["VmHWM"].split()[0]) * 1024 / 1e6)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)

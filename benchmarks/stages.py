@@ -19,6 +19,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+sys.path.insert(0, str(Path(__file__).parent))
+from process import peak_rss_mb
+
 from sasrec_tasks import pipeline
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
@@ -44,7 +47,8 @@ def main() -> None:
     name, file = sys.argv[1:]
     task = json.loads(Path(file).read_text(encoding="utf-8"))
     result = task.pop("result")
-    Path(result).write_text(json.dumps(STAGES[name](**task)), encoding="utf-8")
+    found = STAGES[name](**task)
+    Path(result).write_text(json.dumps({**found, "peak_rss_mb": peak_rss_mb()}), encoding="utf-8")
 
 
 def train_epochs(run: str, settings: Result, epochs: int, model: str) -> Result:
@@ -234,6 +238,19 @@ def split(work: str, run: str) -> Result:
     return {"seconds": seconds, "rows": summary["events"]}
 
 
+def start(settings: Result, run: str) -> Result:
+    """The folder of a new run."""
+    return {"run": pipeline.start(from_names(settings), run).uri}
+
+
+def task(run: str, name: str) -> Result:
+    """Any task of a run, once."""
+    seconds = Seconds()
+    with seconds.timed():
+        pipeline.run_task(name, run)
+    return {"seconds": seconds}
+
+
 def copy_parquet(source: str, out: str) -> Result:
     """Read a file and write it, with pyarrow alone."""
     seconds = Seconds()
@@ -279,6 +296,8 @@ STAGES: dict[str, Callable[..., Result]] = {
         top_k,
         ingest_and_validate,
         split,
+        start,
+        task,
         copy_parquet,
         split_with_pandas,
     )

@@ -58,7 +58,9 @@ def test_stages_beside_plain_tools(call: Any) -> None:
     assert {row["stage"] for row in report["rows"]} == {"export at size", "split", "ingest and validate"}
     for row in report["rows"]:
         assert row.keys() >= FIELDS
-        assert row["ratio"] == pytest.approx(row["peer_s"] / row["ours_s"], rel=0.1, abs=0.01)
+        assert row["ratio"] == pytest.approx(
+            row["peer_s"] / row["ours_s"], rel=0.2, abs=0.1
+        )  # all are rounded
         assert row["peak_rss_mb"] > 50
     again = call("--stages", "split")
     assert [row["stage"] for row in again["rows"]] == [row["stage"] for row in report["rows"]]

@@ -1,0 +1,168 @@
+"""How seconds and memory of each task grow with events, items and the length that the model reads.
+
+    python benchmarks/scaling.py
+
+Whole runs on made-up interactions (`events.py`), one epoch of training each, every task in a process of its
+own. Writes `results/scaling.json` and draws `results/scaling.svg`, on log axes; the slope is that of a line
+through the points of at least a tenth of the last one's value, so that what a process needs to start
+with does not count as growth: 1 is linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+import events
+import process
+from quality import HERE, RESULTS, machine, show_progress
+
+from sasrec_tasks.pipeline import TASKS
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Of the interactions, and of the model."""
+
+    events: int = 1_000_000
+    users: int = 20_000
+    items: int = 10_000
+    max_len: int = 50
+
+
+def by_events(largest: int) -> list[Size]:
+    """Fifty events a user."""
+    sizes = [10**4, 10**5, 10**6, 10**7, 5 * 10**7]
+    return [Size(events=n, users=n // 50) for n in sizes if n <= largest]
+
+
+def by_items(largest: int) -> list[Size]:
+    """Up to as many items as events."""
+    return [
+        replace(_base(largest), items=n) for n in (10**3, 10**4, 10**5, 10**6) if n <= _base(largest).events
+    ]
+
+
+def by_max_len(largest: int) -> list[Size]:
+    """Five times as many events a user, so that long histories are there to be read."""
+    base = _base(largest)
+    return [replace(base, users=base.users // 5, max_len=n) for n in (25, 50, 100, 200)]
+
+
+def _base(largest: int) -> Size:
+    events = min(Size.events, largest)
+    return Size(events=events, users=events // 50)
+
+
+AXES = {"events": by_events, "items": by_items, "max_len": by_max_len}
+LABELS = {"events": "events", "items": "items", "max_len": "items read of a history (max_len)"}
+
+
+def main() -> None:
+    """Measure the axes asked for, and draw what is in the file."""
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--axes", nargs="*", default=list(AXES), choices=list(AXES))
+    arguments.add_argument("--largest", type=int, default=50_000_000, help="events")
+    arguments.add_argument(
+        "--trained", type=int, default=10_000_000, help="events up to which tasks after split run"
+    )
+    arguments.add_argument("--work", type=Path, default=Path(".demo/scaling"), help="folder for runs")
+    arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    options = arguments.parse_args()
+    show_progress()
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "scaling.json"
+    report: Report = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"axes": {}}
+    for axis in options.axes:
+        points = report["axes"][axis] = []
+        for size in AXES[axis](options.largest):
+            tasks = TASKS if size.events <= options.trained else TASKS[: TASKS.index("train")]
+            points.append({"size": asdict(size), "tasks": measured(size, tasks, options.work.resolve())})
+            print(
+                axis,
+                getattr(size, axis),
+                {name: of["seconds"] for name, of in points[-1]["tasks"].items()},
+                flush=True,
+            )
+        report |= {"date": datetime.now(UTC).date().isoformat(), "machine": machine()}
+        file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    draw(report, options.out / "scaling.svg")
+
+
+def measured(size: Size, tasks: tuple[str, ...], work: Path) -> Report:
+    """Seconds and peak memory of the tasks of one run."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    events.write(work / "events.parquet", size.events, size.users, size.items)
+    stages = str(HERE / "stages.py")
+    settings = {
+        "source": str(work / "events.parquet"),
+        "store": f"{work}/runs",
+        "table": f"{work}/table",
+        "train.epochs": 1,
+        "train.max_len": size.max_len,
+        "gate.force_publish": True,
+    }
+    run = process.run(sys.executable, stages, "start", settings=settings, run="run")["run"]
+    found = {}
+    for name in tasks:
+        result = process.run(sys.executable, stages, "task", run=run, name=name)
+        found[name] = {"seconds": round(result["seconds"][0], 3), "peak_rss_mb": result["peak_rss_mb"]}
+    shutil.rmtree(work)
+    return found
+
+
+def slope(sizes: list[float], values: list[float]) -> float | None:
+    """Exponent of growth, from the points of at least a tenth of the last value, or the last two; None of one."""
+    if len(sizes) < 2:
+        return None
+    first = min(next(n for n, value in enumerate(values) if value >= values[-1] / 10), len(sizes) - 2)
+    x, y = np.log(sizes[first:]), np.log(values[first:])
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def draw(report: Report, file: Path) -> None:
+    """Seconds above, memory below, a column per axis."""
+    with mpl.rc_context({"svg.hashsalt": "scaling", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+        axes = [axis for axis in AXES if axis in report["axes"]]
+        figure, cells = plt.subplots(
+            2, len(axes), figsize=(4.6 * len(axes), 7.2), squeeze=False, sharex="col"
+        )
+        for column, axis in enumerate(axes):
+            points = report["axes"][axis]
+            for cell, what, label in zip(
+                cells[:, column], ("seconds", "peak_rss_mb"), ("seconds", "peak memory, MB"), strict=True
+            ):
+                for task in TASKS:
+                    known = [point for point in points if task in point["tasks"]]
+                    sizes = [point["size"][axis] for point in known]
+                    values = [point["tasks"][task][what] for point in known]
+                    found = slope(sizes, values) if what == "seconds" and known else None
+                    cell.plot(sizes, values, marker="o", ms=3.5, lw=1.4,
+                              label=task + ("" if found is None else f"  (slope {found:.2f})"))  # fmt: skip
+                cell.set(xscale="log", yscale="log", ylabel=label if column == 0 else None)
+                cell.legend(fontsize=7.5, frameon=False)
+            cells[1, column].set_xlabel(LABELS[axis])
+        figure.suptitle(
+            f"Growth of each task, one epoch of training; {report['machine']}, {report['date']}", fontsize=10
+        )
+        figure.tight_layout()
+        figure.savefig(file, metadata={"Date": None})
+        plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

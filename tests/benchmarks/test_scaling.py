@@ -1,0 +1,50 @@
+"""How tasks grow is measured and drawn; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import scaling
+
+from sasrec_tasks.pipeline import TASKS
+
+
+def test_a_whole_run_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "show_progress", lambda: None)
+    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["scaling", "--axes", "events", "--largest", "10000", *places])
+    scaling.main()
+    (point,) = json.loads((tmp_path / "scaling.json").read_text())["axes"]["events"]
+    assert point["size"] == {"events": 10_000, "users": 200, "items": 10_000, "max_len": 50}
+    assert list(point["tasks"]) == list(TASKS)
+    assert all(task["peak_rss_mb"] > 30 for task in point["tasks"].values())
+    assert "<svg" in (tmp_path / "scaling.svg").read_text()
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_largest_run_ends_with_the_split(tmp_path: Path) -> None:
+    found = scaling.measured(scaling.Size(events=2000, users=40, items=100), TASKS[:3], tmp_path / "work")
+    assert list(found) == ["ingest", "validate", "split"]
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+def test_the_slope_is_the_exponent_of_growth(exponent: float) -> None:
+    sizes = [10.0**n for n in range(3, 8)]
+    assert scaling.slope(sizes, [7 * x**exponent for x in sizes]) == pytest.approx(exponent)
+
+
+def test_what_a_process_starts_with_is_no_growth() -> None:
+    sizes = [1e4, 1e5, 1e6, 1e7, 1e8]
+    assert scaling.slope(sizes, [1 + 1e-6 * x for x in sizes]) == pytest.approx(1, abs=0.1)
+    assert scaling.slope(sizes[:1], [1.0]) is None
+
+
+@pytest.mark.parametrize("largest", [10_000, 1_000_000, 50_000_000])
+def test_no_size_is_larger_than_asked_for(largest: int) -> None:
+    for axis in scaling.AXES.values():
+        sizes = axis(largest)
+        assert sizes
+        assert all(size.events <= largest and size.items <= max(size.events, 10_000) for size in sizes)
