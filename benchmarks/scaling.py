@@ -21,12 +21,12 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 import events
 import process
 from quality import HERE, RESULTS, machine, show_progress
+from tables import slope
 
 from sasrec_tasks.pipeline import TASKS
 
@@ -123,15 +123,6 @@ def measured(size: Size, tasks: tuple[str, ...], work: Path) -> Report:
         found[name] = {"seconds": round(result["seconds"][0], 3), "peak_rss_mb": result["peak_rss_mb"]}
     shutil.rmtree(work)
     return found
-
-
-def slope(sizes: list[float], values: list[float]) -> float | None:
-    """Exponent of growth, from the points of at least a tenth of the last value, or the last two; None of one."""
-    if len(sizes) < 2:
-        return None
-    first = min(next(n for n, value in enumerate(values) if value >= values[-1] / 10), len(sizes) - 2)
-    x, y = np.log(sizes[first:]), np.log(values[first:])
-    return float(np.polyfit(x, y, 1)[0])
 
 
 def draw(report: Report, file: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 SHOWN = ("hr@10", "ndcg@10")
 RESULTS = Path(__file__).parent / "results"
 
@@ -102,6 +104,78 @@ def ablation(folder: Path = RESULTS) -> str:
                 ]
             )
     return table(head, rows)
+
+
+def speed(folder: Path = RESULTS) -> str:
+    """A row per stage and peer: seconds of both, their ratio beside its mark, quality, memory."""
+    file = folder / "speed.json"
+    head = [
+        "stage",
+        "work",
+        "beside",
+        "ours, s",
+        "peer's, s",
+        "ratio",
+        "mark",
+        "NDCG@10, ours / peer's",
+        "peak MB",
+    ]
+    rows = []
+    for row in json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []:
+        quality = (row["quality_ours"], row["quality_peer"])
+        ratio = f"{row['orchestration_s']:.0f} s more" if "orchestration_s" in row else f"{row['ratio']:.2g}"
+        rows.append(
+            [
+                row["stage"],
+                row["work"],
+                row["peer"],
+                _seconds(row["ours_s"]),
+                _seconds(row["peer_s"]),
+                f"**{ratio}**",
+                row["mark"],
+                "" if None in quality else " / ".join(f"{figure:.4f}" for figure in quality),
+                f"{row['peak_rss_mb']:,}" if row["peak_rss_mb"] else "",
+            ]
+        )
+    return table(head, rows)
+
+
+def growth(folder: Path = RESULTS) -> str:
+    """A row per task: seconds, memory and events an hour at the largest size, and the slope over events."""
+    file = folder / "scaling.json"
+    head = ["task", "events", "seconds", "events an hour", "peak MB", "slope over events"]
+    rows = []
+    points = json.loads(file.read_text(encoding="utf-8"))["axes"].get("events", []) if file.exists() else []
+    for task in dict.fromkeys(name for point in points for name in point["tasks"]):
+        known = [
+            (point["size"]["events"], point["tasks"][task]) for point in points if task in point["tasks"]
+        ]
+        events, largest = known[-1]
+        found = slope([float(size) for size, _ in known], [of["seconds"] for _, of in known])
+        rows.append(
+            [
+                task,
+                f"{events:,}",
+                _seconds(largest["seconds"]),
+                f"{events / largest['seconds'] * 3.6e-3:,.0f} million",
+                f"{largest['peak_rss_mb']:,}",
+                "" if found is None else f"{found:.2f}",
+            ]
+        )
+    return table(head, rows)
+
+
+def slope(sizes: list[float], values: list[float]) -> float | None:
+    """Exponent of growth, from the points of at least a tenth of the last value, or the last two; None of one."""
+    if len(sizes) < 2:
+        return None
+    first = min(next(n for n, value in enumerate(values) if value >= values[-1] / 10), len(sizes) - 2)
+    x, y = np.log(sizes[first:]), np.log(values[first:])
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -1,6 +1,6 @@
 """Writes what the documents show of the code and of results: the DAG, settings, tables of figures.
 
-python docs/render.py            writes them into README.md and docs/quality.md
+python docs/render.py            writes them into README.md, docs/quality.md and docs/speed.md
 python docs/render.py --check    only says whether they are up to date
 """
 
@@ -19,13 +19,13 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import tables  # noqa: E402
 
-README, QUALITY = ROOT / "README.md", ROOT / "docs" / "quality.md"
+DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "quality.md", ROOT / "docs" / "speed.md"]
 
 
 def main() -> int:
     """Exit status 1 if a document is out of date and `--check` is given."""
     outdated = False
-    for file in (README, QUALITY):
+    for file in DOCUMENTS:
         before = file.read_text(encoding="utf-8")
         after = rendered(before)
         outdated |= before != after
@@ -42,6 +42,8 @@ def rendered(document: str) -> str:
         "recipes": tables.recipes,
         "peers": tables.peers,
         "ablation": tables.ablation,
+        "speed": tables.speed,
+        "growth": tables.growth,
     }
     for name, content in parts.items():
         before, found, rest = document.partition(f"<!-- {name}: ")

@@ -30,18 +30,6 @@ def test_the_largest_run_ends_with_the_split(tmp_path: Path) -> None:
     assert list(found) == ["ingest", "validate", "split"]
 
 
-@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
-def test_the_slope_is_the_exponent_of_growth(exponent: float) -> None:
-    sizes = [10.0**n for n in range(3, 8)]
-    assert scaling.slope(sizes, [7 * x**exponent for x in sizes]) == pytest.approx(exponent)
-
-
-def test_what_a_process_starts_with_is_no_growth() -> None:
-    sizes = [1e4, 1e5, 1e6, 1e7, 1e8]
-    assert scaling.slope(sizes, [1 + 1e-6 * x for x in sizes]) == pytest.approx(1, abs=0.1)
-    assert scaling.slope(sizes[:1], [1.0]) is None
-
-
 @pytest.mark.parametrize("largest", [10_000, 1_000_000, 50_000_000])
 def test_no_size_is_larger_than_asked_for(largest: int) -> None:
     for axis in scaling.AXES.values():

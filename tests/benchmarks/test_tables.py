@@ -98,3 +98,49 @@ def test_the_committed_results_can_be_told() -> None:
     for render in (tables.recipes, tables.peers, tables.ablation):
         widths = {line.count("|") for line in render().splitlines()}
         assert len(widths) == 1
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+def test_the_slope_is_the_exponent_of_growth(exponent: float) -> None:
+    sizes = [10.0**n for n in range(3, 8)]
+    assert tables.slope(sizes, [7 * x**exponent for x in sizes]) == pytest.approx(exponent)
+
+
+def test_what_a_process_starts_with_is_no_growth() -> None:
+    sizes = [1e4, 1e5, 1e6, 1e7, 1e8]
+    assert tables.slope(sizes, [1 + 1e-6 * x for x in sizes]) == pytest.approx(1, abs=0.1)
+    assert tables.slope(sizes[:1], [1.0]) is None
+
+
+def test_a_speed_is_told_with_its_mark_quality_and_memory(tmp_path: Path) -> None:
+    row = {"work": "w", "peer_s": 40.0, "ours_s": 4.0, "ratio": 10.0, "mark": "≥ 8×", "peak_rss_mb": 1234}
+    rows = [
+        {**row, "stage": "train", "peer": "other 1.0", "quality_ours": 0.2, "quality_peer": 0.1},
+        {
+            **row,
+            "stage": "dag",
+            "peer": "tasks",
+            "quality_ours": None,
+            "quality_peer": None,
+            "orchestration_s": 9.6,
+        },
+    ]
+    (tmp_path / "speed.json").write_text(json.dumps({"rows": rows}))
+    lines = tables.speed(tmp_path).splitlines()
+    assert lines[2] == "| train | w | other 1.0 | 4 | 40 | **10** | ≥ 8× | 0.2000 / 0.1000 | 1,234 |"
+    assert "**10 s more**" in lines[3]
+
+
+def test_growth_is_told_at_the_largest_size(tmp_path: Path) -> None:
+    points = [
+        {"size": {"events": n}, "tasks": {"split": {"seconds": n / 1e6, "peak_rss_mb": 500}}}
+        for n in (10**6, 10**7)
+    ]
+    (tmp_path / "scaling.json").write_text(json.dumps({"axes": {"events": points}}))
+    assert (
+        tables.growth(tmp_path).splitlines()[2] == "| split | 10,000,000 | 10 | 3,600 million | 500 | 1.00 |"
+    )
+
+
+def test_without_results_tables_are_empty(tmp_path: Path) -> None:
+    assert len(tables.speed(tmp_path).splitlines()) == len(tables.growth(tmp_path).splitlines()) == 2
