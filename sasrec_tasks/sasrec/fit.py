@@ -74,10 +74,12 @@ def fit(
     trainer = Trainer(model, train, config)
     history: list[Epoch] = []
     best = copy_of(model)
-    state = checkpoint.load() if checkpoint else None
-    if state:
+    resumed_from_epoch = None
+    if state := checkpoint.load() if checkpoint else None:
         trainer.restore(state)
         history, best = list(state.history), state.best
+        resumed_from_epoch = len(history)
+        del state  # of a large catalogue it is gigabytes
     last = copy_of(trainer.used)
 
     deadline = math.inf
@@ -118,7 +120,7 @@ def fit(
         history=tuple(history),
         best_epoch=best_epoch(history, config),
         stopped=stopped or "time",
-        resumed_from_epoch=len(state.history) if state else None,
+        resumed_from_epoch=resumed_from_epoch,
     )
 
 

@@ -22,7 +22,8 @@ def rank_all(score: Scorer, held_out: HeldOut) -> tuple[Ranks, Ranks]:
         As served, with the seen items left out (a target seen before is a miss, it can't be
         served), and with the seen items among the candidates. A target that scores −inf is a miss.
     """
-    served, with_seen = _RankCollector(), _RankCollector()
+    count = _Count()
+    served, with_seen = _RankCollector(count), _RankCollector(count)
     for rows in blocks(len(held_out)):
         scores = candidates(score, None, rows)
         targets = torch.from_numpy(held_out.targets[rows]).to(scores.device)[:, None]
@@ -36,7 +37,7 @@ def rank_all(score: Scorer, held_out: HeldOut) -> tuple[Ranks, Ranks]:
 @torch.inference_mode()
 def rank_sampled(score: Scorer, held_out: HeldOut, negatives: npt.NDArray[np.int64]) -> Ranks:
     """Rank each target among its own negatives: (users, K) item indices, padding where fewer."""
-    collected = _RankCollector()
+    collected = _RankCollector(_Count())
     for rows in blocks(len(held_out)):
         scores = candidates(score, None, rows)
         targets = torch.from_numpy(held_out.targets[rows]).to(scores.device)[:, None]
@@ -48,16 +49,32 @@ def rank_sampled(score: Scorer, held_out: HeldOut, negatives: npt.NDArray[np.int
     return collected.ranks()
 
 
-class _RankCollector:
+class _Count:
+    """How many of each row compare, by float32 ones and zeros in one memory for all blocks.
+
+    To be added up, booleans are first made int64, which takes ten times as long. Exact up to 16 million a row.
+    """
+
     def __init__(self) -> None:
+        self._flags = torch.empty(0, 0)
+
+    def __call__(self, compare: Callable[..., Tensor], scores: Tensor, targets: Tensor) -> Tensor:
+        """(B, n) and (B, 1) → (B,) int64."""
+        if self._flags.shape[1] != scores.shape[1] or len(self._flags) < len(scores):
+            self._flags = torch.empty_like(scores)
+        return compare(scores, targets, out=self._flags[: len(scores)]).sum(1).long()
+
+
+class _RankCollector:
+    def __init__(self, count: _Count) -> None:
+        self.count = count
         self.better: list[Tensor] = []
         self.tied: list[Tensor] = []
-        self._flags = torch.empty(0, 0)  # one memory for all blocks
 
     def add(self, scores: Tensor, target_scores: Tensor, missed: Tensor | None = None) -> None:
         """Count the candidates (B, n), the target among them, against the targets' scores (B, 1)."""
-        better = self._count(torch.gt, scores, target_scores)
-        tied = self._count(torch.eq, scores, target_scores) - 1
+        better = self.count(torch.gt, scores, target_scores)
+        tied = self.count(torch.eq, scores, target_scores) - 1
         lost = (target_scores == -torch.inf) if missed is None else missed
         lost = lost.squeeze(1)
         self.better.append(better.masked_fill(lost, MISS).cpu())
@@ -68,10 +85,3 @@ class _RankCollector:
         return Ranks(
             better=torch.cat(self.better or empty).numpy(), tied=torch.cat(self.tied or empty).numpy()
         )
-
-    def _count(self, compare: Callable[..., Tensor], scores: Tensor, targets: Tensor) -> Tensor:
-        """How many of each row compare (B,), by float32 ones and zeros: to add up booleans, they are first
-        made int64, which takes ten times as long. Exact up to 16 million a row."""
-        if self._flags.shape[1] != scores.shape[1] or len(self._flags) < len(scores):
-            self._flags = torch.empty_like(scores)
-        return compare(scores, targets, out=self._flags[: len(scores)]).sum(1).long()
