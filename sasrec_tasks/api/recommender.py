@@ -217,7 +217,8 @@ class SequentialRecommender:
 
     def save(self, path: str | Path) -> None:
         """Write the trained model, its settings and its item ids into a folder: safetensors and JSON."""
-        saved.write(Path(path), self.scorer, self.max_len)
+        max_len = self.max_len if self.max_len == "auto" else self.scorer.model.config.max_len
+        saved.write(Path(path), self.scorer, max_len)
 
     @classmethod
     def load(cls, path: str | Path) -> SequentialRecommender:

@@ -38,25 +38,21 @@ def write(folder: Path, scorer: SequentialScorer, max_len: int | str) -> None:
 
     Raises:
         RuntimeError: not trained yet.
-        ValueError: a setting was changed to one that can't be used.
     """
-    estimator, items = scorer.estimator, scorer.items
-    assert estimator.model is not None
-    estimator.check()
+    model = scorer.model
     content = {
         "version": VERSION,
-        "estimator": type(estimator).__name__,
-        # where to compute is the machine's, not the model's
-        "settings": {name: value for name, value in estimator.settings.items() if name != "device"},
+        "estimator": type(scorer.estimator).__name__,
+        "settings": _portable(scorer.settings),
         "max_len": max_len,
-        "items": items.ids.tolist(),
+        "items": scorer.items.ids.tolist(),
         "popularity": scorer.popularity[1:].tolist(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
         beside = Path(name)
-        save_model(estimator.model, beside)
-        content["sha256"] = _digests(beside)
+        save_model(model, beside)
+        content["sha256"] = {**_digests(beside), FILE: _digest(content)}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         (beside / FILE).write_text(text + "\n", encoding="utf-8")
         (folder / FILE).unlink(missing_ok=True)
@@ -85,8 +81,9 @@ def read(folder: Path) -> tuple[SequentialScorer, Any]:
         )
     model = load_model(folder)
     try:
-        for name, digest in _digests(folder).items():
-            if content["sha256"][name] != digest:
+        saved = content.pop("sha256")
+        for name, digest in {**_digests(folder), FILE: _digest(content)}.items():
+            if saved[name] != digest:
                 raise ValueError(f"{name} is not the file that was saved with it")
         estimator = _estimator(content)
         items = _items(content["items"])
@@ -97,13 +94,18 @@ def read(folder: Path) -> tuple[SequentialScorer, Any]:
                 f"{len(items)} item ids and {len(popularity) - 1} values of popularity for a model of "
                 f"{model.config.num_items} items"
             )
+        for name, size_of_model in model.config.as_dict().items():
+            if (wanted := estimator.settings.get(name, "auto")) not in ("auto", size_of_model):
+                raise ValueError(f"{name} is {wanted!r} in it, {size_of_model!r} in the model")
+        if max_len not in ("auto", model.config.max_len):
+            raise ValueError(f"max_len is {max_len!r} in it, {model.config.max_len!r} in the model")
     except KeyError as error:
         raise ValueError(f"{path}: does not fit (it has no {error}): {REMEDY}") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: does not fit ({error}): {REMEDY}") from error
     estimator.model = model.to(estimator.torch_device)
     scorer = SequentialScorer(estimator)
-    scorer.restore(items, popularity)
+    scorer.restore(estimator.model, items, popularity)
     return scorer, max_len
 
 
@@ -114,6 +116,8 @@ def _estimator(content: dict[str, Any]) -> SASRecEstimator:
     if not isinstance(settings, dict):
         raise ValueError(f"settings must be an object, not {settings!r}")
     estimator = ESTIMATORS[kind](**settings)
+    if missing := _portable(estimator.settings).keys() - settings.keys():
+        raise ValueError(f"settings have no {', '.join(sorted(missing))}")
     if changed := [name for name, value in settings.items() if estimator.settings[name] != value]:
         # a seed of null, in whose place one was drawn
         raise ValueError(f"{changed[0]} can't be {settings[changed[0]]!r}")
@@ -137,6 +141,16 @@ def _list(name: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError(f"{name} must be a list, not {type(value).__name__}")
     return value
+
+
+def _portable(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings without where to compute, which is the machine's, not the model's."""
+    return {name: value for name, value in settings.items() if name != "device"}
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Of what the JSON file says, however it is written."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from sasrec_tasks.api.estimators import SASRecEstimator
 from sasrec_tasks.api.vocabulary import Vocabulary
+from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.scoring import Scorer, blocks, candidates, constant_scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Sequences
 
@@ -32,18 +33,31 @@ class SequentialScorer:
                 f"{estimator if isinstance(estimator, type) else type(estimator).__name__}"
             )
         self.estimator = estimator
+        self._model: SASRec | None = None  # its own: the estimator's may be of another training
+        self._settings: dict[str, Any] = {}
         self._items: Vocabulary | None = None
         self._popularity: Float32 | None = None
 
     def train(self, items: Vocabulary, train: Sequences, validation: HeldOut | None) -> None:
         """Train the estimator, and count how often each item occurs in training."""
-        self.estimator.fit(train, len(items), validation)
+        model = self.estimator.fit(train, len(items), validation)
         counts = train.item_counts(len(items))
-        self.restore(items, (counts / max(counts.sum(), 1)).astype(np.float32))
+        self.restore(model, items, (counts / max(counts.sum(), 1)).astype(np.float32))
 
-    def restore(self, items: Vocabulary, popularity: Float32) -> None:
-        """Put back what training left: item ids, and their shares of events (num_items + 1,)."""
-        self._items, self._popularity = items, popularity
+    def restore(self, model: SASRec, items: Vocabulary, popularity: Float32) -> None:
+        """Put back what training left: the model, item ids, and their shares of events (num_items + 1,)."""
+        self._model, self._items, self._popularity = model, items, popularity
+        self._settings = self.estimator.settings
+
+    @property
+    def model(self) -> SASRec:
+        """The trained model. RuntimeError before training."""
+        return _trained(self._model)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The estimator's settings when the model was trained."""
+        return self._settings
 
     @property
     def items(self) -> Vocabulary:
@@ -57,7 +71,7 @@ class SequentialScorer:
 
     def by_model(self, histories: Sequences) -> Scorer:
         """Scores after each history by the model; −inf for an empty one."""
-        return model_scorer(_trained(self.estimator.model), histories)
+        return model_scorer(self.model, histories)
 
     def by_popularity(self) -> Scorer:
         """The same scores for everyone; −inf for an item without a training event."""

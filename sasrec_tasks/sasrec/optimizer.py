@@ -67,12 +67,13 @@ class Average:
     """The exponential moving average of a model's weights, over steps.
 
     It is of fewer steps while there are few (as in TensorFlow's ExponentialMovingAverage), and of a large
-    catalogue it is updated every few steps only.
+    catalogue it is updated after the first step, every few steps, and at the end of an epoch.
     """
 
     def __init__(self, model: SASRec, decay: float) -> None:
         self.every = max(model.config.num_items // AVERAGED_AT_ONCE, 1)
         self._steps = 0
+        self._is_behind = False
         self._model = AveragedModel(model, multi_avg_fn=_towards(decay**self.every))
 
     @property
@@ -85,8 +86,15 @@ class Average:
     def update(self, model: SASRec) -> None:
         """Take in the weights after a step."""
         self._steps += 1
-        if self._steps % self.every == 0:
+        self._is_behind = self._steps > 1 and self._steps % self.every > 0
+        if not self._is_behind:
             self._model.update_parameters(model)
+
+    def catch_up(self, model: SASRec) -> None:
+        """Take in the newest weights, if the last step's were not."""
+        if self._is_behind:
+            self._model.update_parameters(model)
+        self._is_behind = False
 
     def state(self) -> Weights:
         """What `restore` takes."""

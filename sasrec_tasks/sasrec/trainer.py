@@ -86,9 +86,11 @@ class Trainer:
                 total += loss.detach() * positions  # no .item(): a GPU need not be waited for
                 done += positions
                 on_step(Progress(epoch=number, epochs=self.config.epochs, done=done, total=every))
-                if time.monotonic() >= deadline and done < every:
-                    return float(total) / done, False
-        return float(total) / done, True
+                if time.monotonic() >= deadline:
+                    break
+        if self.average is not None:
+            self.average.catch_up(self.model)
+        return float(total) / done, done == every
 
     def state(self, best: Weights, history: tuple[Epoch, ...]) -> TrainingState:
         """All that the next epoch needs."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sasrec_tasks.api import SequentialRecommender, SequentialScorer
+from sasrec_tasks.api import SequentialRecommender, SequentialScorer, saved
 from sasrec_tasks.api.saved import FILE
 from sasrec_tasks.sasrec.weights import CONFIG_FILE, WEIGHTS_FILE
 
@@ -30,9 +30,14 @@ def folder(good: Path, tmp_path: Path) -> Path:
 
 
 def change(file: Path, edit: Callable[[Any], Any]) -> None:
-    """Edit the content of a JSON file in place."""
+    """Edit the content of a JSON file in place, and its digest with it."""
     content = json.loads(file.read_text(encoding="utf-8"))
     edit(content)
+    digests = content.pop("sha256", None)
+    if digests is not None:
+        if isinstance(digests, dict):
+            digests[FILE] = saved._digest(content)
+        content["sha256"] = digests
     file.write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -124,16 +129,28 @@ def test_a_save_that_fails_leaves_what_was_saved_before(
     assert sorted(file.name for file in folder.iterdir()) == sorted([FILE, CONFIG_FILE, WEIGHTS_FILE])
 
 
-def test_a_setting_that_was_spoiled_after_training_leaves_what_was_saved_before(
-    train: Train, folder: Path
+def test_settings_changed_after_training_are_not_those_of_what_is_saved(train: Train, tmp_path: Path) -> None:
+    rows = {"USER_ID": "u", "ITEM_ID": ["a", "b"], "OUTCOME": 1.0, "TIMESTAMP": [0, 1]}
+    trained = train(pd.DataFrame(rows))
+    before = trained.scorer.estimator.settings
+    trained.scorer.estimator.hidden_units = 64
+    trained.scorer.estimator.dropout_rate = float("nan")
+    trained.save(tmp_path)
+    loaded = SequentialRecommender.load(tmp_path).scorer
+    assert loaded.estimator.settings == {**before, "device": None}
+    assert loaded.model.config.hidden_units == before["hidden_units"]
+
+
+def test_each_of_two_recommenders_of_one_estimator_keeps_its_model(
+    learned: SequentialRecommender, train: Train, circle: pd.DataFrame, tmp_path: Path
 ) -> None:
-    spoiled = train(
-        pd.DataFrame({"USER_ID": "u", "ITEM_ID": ["a", "b"], "OUTCOME": 1.0, "TIMESTAMP": [0, 1]})
-    )
-    spoiled.scorer.estimator.dropout_rate = float("nan")
-    with pytest.raises(ValueError, match=r"dropout_rate must be a number in \[0, 1\), not nan"):
-        spoiled.save(folder)
-    SequentialRecommender.load(folder)
+    first = train(circle)
+    want = first.recommend(circle, top_k=3)
+    second = SequentialRecommender(SequentialScorer(first.scorer.estimator), max_len=first.max_len)
+    second.train(interactions_ds=circle[circle["ITEM_ID"].isin(circle["ITEM_ID"].unique()[:5])])
+    pd.testing.assert_frame_equal(first.recommend(circle, top_k=3), want)
+    first.save(tmp_path)
+    pd.testing.assert_frame_equal(SequentialRecommender.load(tmp_path).recommend(circle, top_k=3), want)
 
 
 def test_nothing_is_pickled(good: Path) -> None:
@@ -225,11 +242,23 @@ def test_sizes_that_were_changed_are_refused(folder: Path, sizes: dict[str, int]
         lambda content: content.update(popularity=[True, *content["popularity"][1:]]),
         lambda content: content.update(popularity=None),
         lambda content: content.update(sha256=[]),
+        lambda content: content["settings"].update(hidden_units=64),
+        lambda content: content["settings"].update(temperature=0.1),
+        lambda content: content["settings"].update(blocks="gated"),
+        lambda content: content["settings"].pop("epochs"),
+        lambda content: content.update(max_len=7),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(folder: Path, edit: Callable[[Any], None]) -> None:
     change(folder / FILE, edit)
     assert f"{FILE}: does not fit" in refused(folder)
+
+
+def test_an_item_id_that_was_changed_by_hand_is_refused(folder: Path) -> None:
+    content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    content["items"][-1] += "z"
+    (folder / FILE).write_text(json.dumps(content), encoding="utf-8")
+    assert f"{FILE} is not the file that was saved with it" in refused(folder)
 
 
 def test_a_file_that_holds_another_kind_of_json_is_refused(folder: Path) -> None:
