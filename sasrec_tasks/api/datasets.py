@@ -36,15 +36,12 @@ class _Dataset:
     def __init__(self, data_location: DataLocation, client_schema_path: str | Path | None = None) -> None:
         if not isinstance(data_location, str | Path | pd.DataFrame):
             raise TypeError(
-                f"data_location must be a path or a DataFrame, not {type(data_location).__name__}"
+                f"data_location must be a path or a pandas DataFrame, not {kind_of(data_location)}"
             )
         self.data_location = data_location
         self.client_schema_path = client_schema_path
-
-    @property
-    def name(self) -> str:
+        self.name = "the DataFrame" if isinstance(data_location, pd.DataFrame) else str(data_location)
         """What errors call the table."""
-        return "the DataFrame" if isinstance(self.data_location, pd.DataFrame) else str(self.data_location)
 
     def fetch_data(self, columns: tuple[str, ...] | None = None) -> pd.DataFrame:
         """The table.
@@ -73,6 +70,11 @@ class _Dataset:
         return self._by_schema(schema, file)
 
     def _require(self, frame: pd.DataFrame) -> None:
+        twice = [name for name in self.required if list(frame.columns).count(name) > 1]
+        if twice:
+            raise ValueError(
+                f"{self.name}: more than one column {', '.join(twice)}: rename or drop one of them"
+            )
         if missing := [name for name in self.required if name not in frame.columns]:
             raise ValueError(
                 f"{self.name}: no column {', '.join(missing)}: it has {', '.join(map(str, frame.columns))}; "
@@ -83,6 +85,9 @@ class _Dataset:
         if isinstance(self.data_location, pd.DataFrame):
             return self.data_location
         table = self._table(dict.fromkeys(IDS, pa.string()))
+        for number, field in enumerate(table.schema):
+            if pa.types.is_date(field.type):  # to pandas they would be Python objects
+                table = table.set_column(number, field.name, table[number].cast(pa.timestamp("ms")))
         frame: pd.DataFrame = table.to_pandas()
         if self._is_csv():  # where a file does not say what is text, numbers are numbers
             for name in frame.columns.intersection(list(IDS)):
@@ -133,7 +138,8 @@ class _Dataset:
             quoted = pa_csv.ParseOptions(newlines_in_values=True)
             return pa_csv.read_csv(given, parse_options=quoted, convert_options=options)
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{self.name}: {error}") from error
+            hint = "" if self._is_csv() else " (read as parquet: a CSV file is told by its ending .csv)"
+            raise ValueError(f"{self.name}: {error}{hint}") from error
 
     def _is_csv(self) -> bool:
         return re.search(r"\.csv(\.(gz|bz2|zst|lz4))?$", str(self.data_location), re.IGNORECASE) is not None
@@ -171,3 +177,9 @@ def _told(column: str, cases: pd.DataFrame) -> str:
         for case in cases.head(EXAMPLES).to_dict("records")
     )
     return f"{column}: {len(cases):,} bad values, for instance {shown}"
+
+
+def kind_of(value: object) -> str:
+    """The type's name, with its library's where there are others of the same name."""
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

@@ -17,7 +17,7 @@ from sasrec_tasks.sasrec.advice import advised_max_len, advised_sizes
 from sasrec_tasks.sasrec.batches import Windows, targets_per_epoch
 from sasrec_tasks.sasrec.checkpoint import Epoch
 from sasrec_tasks.sasrec.fit import FitResult, build, fit
-from sasrec_tasks.sasrec.fit_config import FitConfig, Metric, Schedule
+from sasrec_tasks.sasrec.fit_config import FitConfig, Metric, Precision, Schedule
 from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import Blocks, Positions, SASRecConfig
@@ -63,6 +63,7 @@ class SASRecEstimator:
     learning_rate_schedule: Schedule = "constant"
     warmup_epochs: float = 0.0  # over which the learning rate rises from 0
     adam_beta2: float = 0.999
+    precision: Precision = "float32"  # of matrix products; "bfloat16", or "auto": that on a GPU that has it
     weight_decay: float = 0.0  # L2 term of Adam
     average_decay: float | None = None  # of the moving average of weights that is kept in their place
     epochs: int = 200  # at most

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 
 import pandas as pd
 
-from sasrec_tasks.api.datasets import InteractionsDataset, ItemsDataset
+from sasrec_tasks.api.datasets import InteractionsDataset, ItemsDataset, kind_of
 from sasrec_tasks.api.vocabulary import Vocabulary, checked_ids, of_one_kind
 
 
 def interactions_dataset(given: InteractionsDataset | pd.DataFrame, argument: str) -> InteractionsDataset:
-    """A DataFrame as a dataset, a dataset as it is. TypeError, which names the argument, for another thing."""
+    """A dataset; a DataFrame in it goes by the argument's name. TypeError for another thing."""
     if not isinstance(given, InteractionsDataset | pd.DataFrame):
-        raise TypeError(f"{argument} must be an InteractionsDataset or a DataFrame, not {_shortly(given)}")
-    return given if isinstance(given, InteractionsDataset) else InteractionsDataset(given)
+        raise TypeError(
+            f"{argument} must be an InteractionsDataset or a pandas DataFrame, not {_shortly(given)}"
+        )
+    dataset = copy(given) if isinstance(given, InteractionsDataset) else InteractionsDataset(given)
+    if isinstance(dataset.data_location, pd.DataFrame):
+        dataset.name = f"{argument} (a DataFrame)"
+    return dataset
 
 
 def catalogue(given: ItemsDataset | pd.DataFrame) -> Vocabulary:
@@ -25,7 +31,9 @@ def catalogue(given: ItemsDataset | pd.DataFrame) -> Vocabulary:
         ValueError: ids that can't be used.
     """
     if not isinstance(given, ItemsDataset | pd.DataFrame):
-        raise TypeError(f"items_ds must be an ItemsDataset, a DataFrame or None, not {_shortly(given)}")
+        raise TypeError(
+            f"items_ds must be an ItemsDataset, a pandas DataFrame or None, not {_shortly(given)}"
+        )
     dataset = given if isinstance(given, ItemsDataset) else ItemsDataset(given)
     return Vocabulary(dataset.fetch_data()["ITEM_ID"], f"{dataset.name}: ITEM_ID")
 
@@ -53,4 +61,4 @@ def with_outcome(dataset: InteractionsDataset) -> pd.DataFrame:
 
 def _shortly(given: object) -> str:
     """A path or None as it is, else the type: tables are long."""
-    return repr(given) if given is None or isinstance(given, str | Path) else type(given).__name__
+    return repr(given) if given is None or isinstance(given, str | Path) else kind_of(given)

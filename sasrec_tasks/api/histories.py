@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from sasrec_tasks.sasrec.sequences import HeldOut, Int64, Sequences
 
 KEY = ["USER_ID", "ITEM_ID", "TIMESTAMP"]
 """What makes two rows the same event."""
+
+UNITS_APART = 300
+"""Ratio of two tables' median times from which on they are of different units, of which the next is 1,000 times as
+long."""
 
 TOO_HIGH = 2**63
 """What int64 does not hold."""
@@ -60,14 +65,33 @@ def histories_with_validation(
             f"TIMESTAMP is of one type in {name} and of another in {validation_name}: the same event could "
             "not be found in both, and would be trained on: make the types the same"
         )
+    if not moments[0]:
+        _require_same_unit(frame["TIMESTAMP"], validation["TIMESTAMP"], name, validation_name)
     if "float64" in (frame["TIMESTAMP"].dtype, validation["TIMESTAMP"].dtype):
         frame, validation = (table.astype({"TIMESTAMP": "float64"}) for table in (frame, validation))
     for column in ("USER_ID", "ITEM_ID"):
         frame[column], validation[column] = of_one_kind(frame[column], validation[column])
     events, wanted = (pd.MultiIndex.from_frame(table[KEY]) for table in (frame, validation))
+    if (
+        "OUTCOME" in frame.columns and "OUTCOME" in validation.columns
+    ):  # validation's own count for its events
+        given = validation["OUTCOME"].set_axis(wanted)[~wanted.duplicated()]
+        in_both = events.isin(wanted)
+        frame.loc[in_both, "OUTCOME"] = given.reindex(events[in_both]).to_numpy()
     alone = validation[~wanted.isin(events)]
     held = np.concatenate([events.isin(wanted), np.ones(len(alone), dtype=bool)])
     return _sorted(pd.concat([frame, alone], ignore_index=True), vocabulary, name, held)
+
+
+def _require_same_unit(times: pd.Series, validation: pd.Series, name: str, validation_name: str) -> None:
+    """Seconds beside milliseconds would be other events, all of them after training's, or before."""
+    ours, theirs = (float(np.median(table.to_numpy(np.float64))) for table in (times, validation))
+    if min(ours, theirs) > 0 and max(ours, theirs) / min(ours, theirs) > UNITS_APART:
+        raise ValueError(
+            f"TIMESTAMP is around {ours:.3g} in {name} and around {theirs:.3g} in {validation_name}: these look like "
+            "different units, in which the same event could not be found in both, and would be trained on: "
+            "make the units the same"
+        )
 
 
 def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -143,6 +167,10 @@ def _sorted(frame: pd.DataFrame, vocabulary: Vocabulary, name: str, held: npt.ND
 def _times(values: pd.Series) -> pd.Series:
     """Whole numbers as int64, others as float64, moments as nanoseconds since 1970; all of NumPy."""
     _refuse_missing(values)
+    if values.dtype == object and all(
+        isinstance(value, date) for value in values
+    ):  # or datetime, which is one
+        values = pd.to_datetime(values)
     if isinstance(values.dtype, pd.ArrowDtype) and pa.types.is_date(values.dtype.pyarrow_dtype):
         values = values.astype(pd.ArrowDtype(pa.timestamp("s")))
     if pd.api.types.is_datetime64_any_dtype(values.dtype):

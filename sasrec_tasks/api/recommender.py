@@ -24,7 +24,7 @@ from sasrec_tasks.api.histories import (
 )
 from sasrec_tasks.api.scorer import SequentialScorer
 from sasrec_tasks.api.settings import size
-from sasrec_tasks.sasrec.checks import NOT_NEGATIVE, number_in, whole_number
+from sasrec_tasks.sasrec.checks import NOT_NEGATIVE, flag, number_in, whole_number
 from sasrec_tasks.sasrec.sequences import Float32, Int64
 from sasrec_tasks.sasrec.top_k import sample_k, top_k
 
@@ -94,13 +94,14 @@ class SequentialRecommender:
                 f"early_stopping_patience={estimator.early_stopping_patience} needs validation "
                 "interactions: pass valid_interactions_ds to train(), or set it to None"
             )
+        train_on_all = flag("train_on_all", train_on_all)
         self._agree_on_max_len()
         interactions = interactions_dataset(interactions_ds, "interactions_ds")
         frame, name = with_outcome(interactions), interactions.name
         validation, validation_name = None, ""
         if valid_interactions_ds is not None:
             given = interactions_dataset(valid_interactions_ds, "valid_interactions_ds")
-            validation, validation_name = with_outcome(given), f"valid_interactions_ds ({given.name})"
+            validation, validation_name = with_outcome(given), given.name
         if items_ds is not None:
             items = catalogue(items_ds)
         else:
@@ -161,8 +162,9 @@ class SequentialRecommender:
                 skipped.
             top_k: items per user.
             sampling_temperature: 0 or None ranks by score; above, items are drawn with probability
-                softmax(score / temperature), and rank is the order drawn.
-            replace: whether an item may be drawn twice.
+                softmax(score / temperature), and rank is the order drawn. The popular items, for users of
+                whom the model knows no item, are always ranked.
+            replace: whether an item may be drawn twice; without a temperature it means nothing.
             exclude_seen: leave out what is in the user's rows.
             random_state: seed of the drawing; None takes the estimator's. What is drawn for a user follows
                 it and the user's id alone, whoever else is asked for.
@@ -179,6 +181,8 @@ class SequentialRecommender:
             RuntimeError: not trained yet.
         """
         top_k = whole_number("top_k", top_k)
+        replace, exclude_seen = flag("replace", replace), flag("exclude_seen", exclude_seen)
+        as_array = flag("as_array", as_array)
         temperature = number_in(NOT_NEGATIVE, "sampling_temperature", sampling_temperature or 0)
         seed = self.scorer.estimator.random_state if random_state is None else random_state
         seed = whole_number("random_state", seed, at_least=0, below=2**63)

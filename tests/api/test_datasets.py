@@ -233,3 +233,21 @@ def test_a_schema_file_that_can_not_be_used_is_named(circle: pd.DataFrame, tmp_p
     for name in ("bad.yaml", "none.yaml"):
         with pytest.raises(ValueError, match=name):
             InteractionsDataset(circle, client_schema_path=tmp_path / name).fetch_data()
+
+
+def test_dates_in_a_csv_are_moments(tmp_path: Path) -> None:
+    file = tmp_path / "days.csv"
+    file.write_text("USER_ID,ITEM_ID,TIMESTAMP\nu,a,2026-01-05\nu,b,2026-01-04\n")
+    assert InteractionsDataset(file).fetch_data()["TIMESTAMP"].dt.day.tolist() == [5, 4]
+
+
+def test_a_column_that_is_there_twice_is_named() -> None:
+    frame = pd.DataFrame([["u", "a", "b", 1]], columns=["USER_ID", "ITEM_ID", "ITEM_ID", "TIMESTAMP"])
+    with pytest.raises(ValueError, match="more than one column ITEM_ID: rename or drop"):
+        InteractionsDataset(frame).fetch_data()
+
+
+def test_a_csv_of_another_ending_is_told_how_a_csv_is_known(tmp_path: Path) -> None:
+    (tmp_path / "rows.tsv").write_text("USER_ID\tITEM_ID\n")
+    with pytest.raises(ValueError, match=r"rows\.tsv: .*a CSV file is told by its ending \.csv"):
+        InteractionsDataset(tmp_path / "rows.tsv").fetch_data()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -74,14 +75,16 @@ def test_a_validation_event_and_what_follows_is_never_trained_on(
     found = histories_with_validation(table(rows), table(validation), KNOWN, "t", "v")
 
     held = {key(row) for row in validation}
-    alone = [row for row in validation if key(row) not in {key(row) for row in rows}]
+    in_both = {key(row) for row in rows}
+    alone = [row for row in validation if key(row) not in in_both]
+    outcomes = {key(row): row[2] for row in reversed(validation) if key(row) in in_both}  # the first's counts
     trained, targets = [], []
     for events in by_user([*rows, *alone]).values():
         first = next((place for place, row in enumerate(events) if key(row) in held), len(events))
         trained.append([row[1] for row in events[:first] if row[1] != "x"])
         known = [row for row in events if row[1] != "x"]
         targets += [
-            ([row[1] for row in known[:place]], row[1], row[2])
+            ([row[1] for row in known[:place]], row[1], outcomes.get(key(row), row[2]))
             for place, row in enumerate(known)
             if place and key(row) in held
         ]
@@ -96,6 +99,28 @@ def test_what_follows_a_validation_event_of_an_unknown_item_is_not_trained_on_ei
         found = histories_with_validation(table(rows), table(rows[2:3]), KNOWN, "t", "v")
     assert read(found.train) == [["a", "b"]]
     assert read(found.sequences) == [["a", "b", "c"]]
+
+
+@pytest.mark.parametrize("factor", [1000, 1_000_000])
+def test_times_in_another_unit_are_refused(table: Table, factor: int) -> None:
+    rows = [("u", item, 1.0, 1_700_000_000 + time) for time, item in enumerate("abc")]
+    other = [(user, item, outcome, time * factor) for user, item, outcome, time in rows[2:]]
+    with pytest.raises(
+        ValueError, match=r"around 1\.7e\+09 in t and around 1\.7e\+1[25] in v: .*make the units"
+    ):
+        histories_with_validation(table(rows), table(other), KNOWN, "t", "v")
+    with pytest.raises(ValueError, match="make the units the same"):
+        histories_with_validation(table(other), table(rows), KNOWN, "t", "v")
+
+
+def test_dates_are_moments(table: Table) -> None:
+    days = [date(2026, 1, day) for day in (3, 1, 2)]
+    frame = table([("u", item, 1.0, 0) for item in "abc"]).assign(TIMESTAMP=days)
+    assert read(histories(frame, KNOWN, "t").sequences) == [["b", "c", "a"]]
+    moments = frame.assign(TIMESTAMP=[datetime(2026, 1, day, 12) for day in (3, 1, 2)]).astype(
+        {"TIMESTAMP": object}
+    )
+    assert read(histories(moments, KNOWN, "t").sequences) == [["b", "c", "a"]]
 
 
 def test_events_of_unknown_items_are_skipped_with_a_count(table: Table) -> None:

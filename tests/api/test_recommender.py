@@ -146,8 +146,21 @@ def test_outcome_is_needed_to_train(train: Train, circle: pd.DataFrame, write: W
     without = circle.drop(columns="OUTCOME")
     with pytest.raises(ValueError, match=r"t\.csv: no column OUTCOME.*set it to 1\.0"):
         train(InteractionsDataset(write(without, "t.csv")))
-    with pytest.raises(ValueError, match=r"valid_interactions_ds .*no column OUTCOME|OUTCOME"):
+    with pytest.raises(ValueError, match=r"^valid_interactions_ds \(a DataFrame\): no column OUTCOME"):
         train(circle, validation=without)
+
+
+@pytest.mark.parametrize("name", ["exclude_seen", "replace", "as_array"])
+def test_what_is_neither_true_nor_false_is_refused(
+    learned: SequentialRecommender, circle: pd.DataFrame, name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be .*, not 'no'"):
+        learned.recommend(circle, **{name: "no"})  # type: ignore[call-overload]
+
+
+def test_a_no_in_words_does_not_train_on_what_is_held_out(train: Train, circle: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match=r"^train_on_all must be .*, not 'no'"):
+        train(circle, validation=circle.tail(3), train_on_all="no")
 
 
 def test_outcome_that_the_given_schema_leaves_out_is_told_as_the_schemas_fault(
@@ -196,7 +209,7 @@ def test_a_bad_value_is_told_with_its_file(train: Train, circle: pd.DataFrame, w
 def test_the_catalogue_says_which_items_there_are(train: Train, circle: pd.DataFrame) -> None:
     catalogue = pd.DataFrame({"ITEM_ID": [*ITEMS[:10], "new"], "TITLE": "?"})
     unknown = circle["ITEM_ID"].isin(ITEMS[10:]).sum()
-    with pytest.warns(UserWarning, match=rf"the DataFrame: {unknown} of 120 rows are skipped"):
+    with pytest.warns(UserWarning, match=rf"interactions_ds .*: {unknown} of 120 rows are skipped"):
         recommender = train(circle, items=catalogue)
     assert recommender.score_items(events("v", "i1")).columns.tolist() == sorted([*ITEMS[:10], "new"])
 
