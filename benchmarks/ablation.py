@@ -60,6 +60,7 @@ VARIANTS: dict[str, Changes] = {
     "d = 128": {"hidden_units": 128},
     "3 blocks": {"num_blocks": 3},
     "batches of 128 users": {"batch_slots": None},
+    "batches of 1,024 slots": {"batch_slots": 1024},
 }
 """By name: the settings of `train` that are changed."""
 
@@ -83,8 +84,12 @@ def main() -> None:
     file = options.out / f"{Path(options.source).stem}.{options.recipe}.ablation.json"
     report: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"rows": {}}
     asked = {"settings": as_names(from_names(recipe)), "minutes": options.minutes}
-    if report["rows"] and any(report[name] != value for name, value in asked.items()):
-        raise SystemExit(f"{file} is of other settings or minutes: remove it, or name another --out")
+    if report["rows"]:
+        of_file = as_names(
+            from_names(report["settings"])
+        )  # a setting that is newer than the file has its default
+        if {"settings": of_file, "minutes": report["minutes"]} != asked:
+            raise SystemExit(f"{file} is of other settings or minutes: remove it, or name another --out")
     report |= {
         "data": data(store, options.source),
         "split": "leave-last-two-out",

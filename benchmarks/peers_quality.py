@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,9 @@ def main() -> None:
         choices=MODELS,
         help="`page`: ours and scikit-rec, as on the page",
     )
+    arguments.add_argument(
+        "--rectools-epochs", nargs="*", type=int, default=[], help="rows of RecTools beside its own 3 epochs"
+    )
     arguments.add_argument("--recipes", nargs="*", default=[], help="of this project, honest only")
     arguments.add_argument("--seeds", nargs="+", type=int, default=[42], help="of training")
     arguments.add_argument("--max-len", type=int, default=200)
@@ -121,7 +125,7 @@ def measures_of(bench: Bench, options: argparse.Namespace) -> Iterator[Callable[
     if "honest" in options.protocols:
         yield from (partial(bench.recipe, name) for name in options.recipes)
         if options.rectools and "rectools" in options.models:
-            yield bench.rectools
+            yield from (partial(bench.rectools, epochs) for epochs in [None, *options.rectools_epochs])
         if "popularity" in options.models and bench.seed == options.seeds[0]:
             yield bench.popularity
             yield bench.recent_popularity
@@ -129,12 +133,11 @@ def measures_of(bench: Bench, options: argparse.Namespace) -> Iterator[Callable[
 
 def write(row: dict[str, Any], bench: Bench, options: argparse.Namespace) -> None:
     """Put a row into the file, in the place of an earlier one of the same set-up, protocol, model and seed."""
-    page = {**PAGE, "max_len": options.max_len, "epochs": options.epochs, "patience": options.patience}
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / f"{Path(options.source).stem}.peers.json"
     rows = json.loads(file.read_text())["rows"] if file.exists() else []
     rows = [each for each in rows if any(each[name] != row[name] for name in SAME)]
-    rows.append({**row, "settings": page, "date": datetime.now(UTC).date().isoformat(), "machine": machine()})
+    rows.append({**row, "date": datetime.now(UTC).date().isoformat(), "machine": machine()})
     order = [*SETUPS]
     rows.sort(key=lambda each: (order.index(each["setup"]), each["protocol"]))
     report = {
@@ -199,8 +202,13 @@ class Bench:
             validation=split.validation if settings.train.early_stopping_patience else None,
         )
         seconds = sum(epoch.seconds for epoch in result.history)
-        scorer = model_scorer(model, split.test.history)
-        return self._row(name, protocol, scorer, seconds=seconds, epochs=len(result.history))
+        about = {
+            "version": version("sasrec-tasks"),
+            "settings": settings.train.model_dump(mode="json"),
+            "seconds": seconds,
+            "epochs": len(result.history),
+        }
+        return self._row(name, protocol, model_scorer(model, split.test.history), **about)
 
     def scikit_rec(self, protocol: str) -> dict[str, Any]:
         """scikit-rec, by the settings of the page; it validates on events that it has trained on."""
@@ -220,11 +228,12 @@ class Bench:
             "scikit-rec", "run_scikit_rec.py", self.options.scikit_rec, protocol, task, trained_on
         )
 
-    def rectools(self) -> dict[str, Any]:
-        """RecTools with its defaults."""
-        task = {"random_state": self.seed, "settings": {}}
+    def rectools(self, epochs: int | None) -> dict[str, Any]:
+        """RecTools with its defaults, of which three epochs are one, or with other epochs."""
+        task = {"random_state": self.seed, "settings": {} if epochs is None else {"epochs": epochs}}
+        name = "RecTools" if epochs is None else f"RecTools, {epochs} epochs"
         train = self.interactions.split.train
-        return self._peer("RecTools", "run_rectools.py", self.options.rectools, "honest", task, train)
+        return self._peer(name, "run_rectools.py", self.options.rectools, "honest", task, train)
 
     def popularity(self) -> dict[str, Any]:
         """Training events per item."""
@@ -258,6 +267,7 @@ class Bench:
         (folder / "task.json").write_text(json.dumps({**task, "num_items": num_items}))
         subprocess.run([python, str(PEERS / script), str(folder)], check=True)
         about = json.loads((folder / "peer.json").read_text())
+        about["settings"] = task["settings"]
         return self._row(name, protocol, handover.scorer(np.load(folder / "scores.npy")), **about)
 
     def _frame(self, sequences: Sequences, users: Int64) -> pd.DataFrame:

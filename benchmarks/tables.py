@@ -59,7 +59,10 @@ def peers(folder: Path = RESULTS) -> str:
     for report in reports("peers", folder):
         of_seeds: dict[tuple[str, ...], list[Report]] = {}
         for row in report["rows"]:
-            name = f"{row['model']} {row['version']}" if "version" in row else row["model"]
+            name, comma, what = row["model"].partition(",")
+            if name != "ours" and "version" in row:
+                name += f" {row['version']}"
+            name += comma + what
             protocol = "*leaked*" if row["protocol"] == "leaked" else row["protocol"]
             of_seeds.setdefault((row["setup"], protocol, name), []).append(row)
         for about, runs in of_seeds.items():

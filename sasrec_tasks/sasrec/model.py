@@ -41,7 +41,8 @@ class SASRec(nn.Module):
         """Representation of every slot, or of one in each row.
 
         Args:
-            items: (B, T) int64, T ≤ max_len; each row oldest first, then padding (0).
+            items: (B, T) int64, T ≤ max_len; each row oldest first, then padding (0). On a CPU, padding
+                ahead of an item is refused; on a GPU the check would have to wait for it.
             slot: (B, 1) int64, the slot that is wanted of each row: the last block leaves out the rest.
 
         Returns:
@@ -50,6 +51,8 @@ class SASRec(nn.Module):
         _, T = items.shape
         if self.config.max_len < T:
             raise ValueError(f"rows of {T} items for a model of max_len={self.config.max_len}")
+        if not items.is_cuda and bool(((items[:, :-1] == PADDING) & (items[:, 1:] != PADDING)).any()):
+            raise ValueError("padding comes after a row's items: a 0 stands before another number")
         x = self.item_embedding(items)
         if self.config.positions == "learned":
             lengths = (items != PADDING).sum(1, keepdim=True)  # (B, 1)

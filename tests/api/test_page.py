@@ -1,6 +1,7 @@
 """The snippets of scikit-rec's page on SASRec, run word for word with other import lines.
 
-The page is not ours to keep: SCIKIT_REC_PAGE names a file with its text (indentation may be lost).
+The page is not ours to keep: SCIKIT_REC_PAGE names a file with its text (indentation may be lost), by default
+one in a folder `shared/reference` beside the repository.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from sasrec_tasks.api.estimators import SASRecEstimator
 from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.schema import build_schema
 
-PAGE = Path(os.environ.get("SCIKIT_REC_PAGE", ""))
+BESIDE = Path(__file__).parents[3] / "shared" / "reference" / "scikit-rec-sasrec-page.txt"
+PAGE = Path(os.environ.get("SCIKIT_REC_PAGE") or BESIDE)
 
-pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="SCIKIT_REC_PAGE names no file")
+pytestmark = pytest.mark.skipif(
+    not PAGE.is_file(), reason="there is no copy of the page: SCIKIT_REC_PAGE names none"
+)
 
 Run = Callable[[str, str], dict[str, Any]]
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +16,10 @@ from torchmetrics.functional.retrieval import (
 )
 
 from sasrec_tasks.sasrec.metrics import MISS, Ranks, bootstrap, interval, per_user
+from sasrec_tasks.sasrec.ranking import rank_all, rank_sampled
+from sasrec_tasks.sasrec.scoring import constant_scorer
+from sasrec_tasks.sasrec.sequences import HeldOut
+from sasrec_tasks.sasrec.unseen import sample_unseen
 
 
 def ranks(*pairs: tuple[int, int]) -> Ranks:
@@ -41,50 +47,73 @@ def test_a_tie_counts_at_its_mean_over_all_orders(pairs: list[tuple[int, int]], 
 
 
 @given(
-    scores=st.lists(
-        st.lists(st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0]), min_size=12, max_size=12),
+    users=st.lists(
+        st.tuples(
+            st.lists(st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0]), min_size=12, max_size=12),
+            st.sets(st.integers(2, 12), max_size=8),  # seen
+        ),
         min_size=1,
         max_size=4,
     ),
     k=st.sampled_from([1, 5, 10]),
 )
 @settings(deadline=None, max_examples=50)
-def test_metrics_equal_those_of_torchmetrics(scores: list[list[float]], k: int) -> None:
-    """Value by value, the target first of 12 candidates; a tie is its mean over all places it can take.
+def test_rankings_equal_those_of_torchmetrics(
+    held_out: Callable[..., HeldOut], users: list[tuple[list[float], set[int]]], k: int
+) -> None:
+    """Value by value, item 1 the target of 12; a tie is its mean over all places it can take.
 
     Scores are positive: torchmetrics takes others for items that were not retrieved.
     """
-    table = torch.tensor(scores)
-    better = (table > table[:, :1]).sum(1).numpy()
-    tied = (table == table[:, :1]).sum(1).numpy() - 1
-    got = per_user(Ranks(better=better, tied=tied), k)
-    relevant = torch.zeros(12, dtype=torch.bool)
+    table = torch.tensor(
+        [[9.0, *scores] for scores, _ in users]
+    )  # padding scores best, and counts for nothing
+    targets = held_out([1] * len(users), [sorted(seen) for _, seen in users])
+    served, with_seen = (
+        per_user(ranks, k) for ranks in rank_all(lambda rows: table[torch.from_numpy(rows)].clone(), targets)
+    )
+    for user, (scores, seen) in enumerate(users):
+        unseen = [score for item, score in enumerate(scores, start=1) if item not in seen]
+        for got, candidates in ((served, unseen), (with_seen, scores)):
+            figures = [got[name][user] for name in (f"hr@{k}", f"ndcg@{k}", "mrr")]
+            assert figures == pytest.approx(by_torchmetrics(torch.tensor(candidates), k), abs=1e-6)
+
+
+def by_torchmetrics(scores: torch.Tensor, k: int) -> npt.NDArray[np.float64]:
+    """Hit rate, NDCG and reciprocal rank of the first candidate, over all orders of those that tie with it."""
+    relevant = torch.zeros(len(scores), dtype=torch.bool)
     relevant[0] = True
-    for user, row in enumerate(table):
-        places = torch.linspace(-0.01, 0.01, int(tied[user]) + 1)  # the target above or below its equals
-        equals = row == row[0]
-        values = []
-        for place in range(int(tied[user]) + 1):
-            spread = row.clone()
-            others = places[torch.arange(len(places)) != place]
-            spread[equals] += torch.cat([places[place : place + 1], others])
-            values.append(
-                (
-                    retrieval_hit_rate(spread, relevant, top_k=k),
-                    retrieval_normalized_dcg(spread, relevant, top_k=k),
-                    retrieval_reciprocal_rank(spread, relevant),
-                )
+    equals = scores == scores[0]
+    places = torch.linspace(-0.01, 0.01, int(equals.sum()))  # the target above or below its equals
+    values = []
+    for place in range(len(places)):
+        spread = scores.clone()
+        others = places[torch.arange(len(places)) != place]
+        spread[equals] += torch.cat([places[place : place + 1], others])
+        values.append(
+            (
+                retrieval_hit_rate(spread, relevant, top_k=k),
+                retrieval_normalized_dcg(spread, relevant, top_k=k),
+                retrieval_reciprocal_rank(spread, relevant),
             )
-        wanted = np.mean(values, axis=0)
-        assert [got[name][user] for name in (f"hr@{k}", f"ndcg@{k}", "mrr")] == pytest.approx(
-            wanted, abs=1e-6
         )
+    means: npt.NDArray[np.float64] = np.mean(values, axis=0)
+    return means
 
 
-def test_a_model_that_orders_by_item_id_gains_nothing_over_chance() -> None:
-    """Constant scores: whatever the id of the target, every one of 100 others ties with it."""
-    constant = per_user(ranks(*[(0, 100)] * 5))
-    assert constant["hr@10"] == pytest.approx([10 / 101] * 5)
+@pytest.mark.parametrize("sign", [1, -1, 0])
+def test_ordering_by_item_id_or_not_at_all_gains_nothing_over_chance(
+    held_out: Callable[..., HeldOut], sign: int
+) -> None:
+    targets = np.random.default_rng(0).integers(1, 501, size=4000)
+    held = held_out(targets.tolist(), [[]] * len(targets))
+    score = constant_scorer(sign * np.arange(501, dtype=np.float32))
+    events = held_out(targets.tolist(), [[int(target)] for target in targets]).seen
+    negatives = sample_unseen(events, 500, 100, random_state=0)
+    sampled = per_user(rank_sampled(score, held, negatives))["hr@10"]
+    assert sampled.mean() == pytest.approx(10 / 101, abs=0.015)
+    full, _ = rank_all(score, held)
+    assert per_user(full)["hr@10"].mean() == pytest.approx(10 / 500, abs=0.008)
 
 
 def test_untied_ranks_have_the_papers_gains() -> None:

@@ -174,3 +174,9 @@ def test_without_attention_dropout_only_attention_is_spared(random_model: ModelF
     attention = block.attention
     x = torch.randn(2, 3, 8)
     assert torch.equal(attention(x), attention(x))
+
+
+@pytest.mark.parametrize("row", [[0, 3, 5], [3, 0, 5], [0, 0, 7]])
+def test_padding_ahead_of_an_item_is_refused(random_model: Callable[..., SASRec], row: list[int]) -> None:
+    with pytest.raises(ValueError, match="padding comes after a row's items"):
+        random_model()(torch.tensor([[3, 5, 7], row]))
