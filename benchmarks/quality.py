@@ -56,6 +56,8 @@ def main() -> None:
     arguments.add_argument("--work", default=".demo/quality", help="folder for the run")
     arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = arguments.parse_args()
+    if options.set and not options.name:
+        arguments.error("--set makes another recipe of it: give the results a --name of their own")
     show_progress()
     name = options.name or f"{Path(options.source).stem}.{options.recipe}"
     report = run(

@@ -35,47 +35,79 @@ class SASRecEstimator:
     The sizes may be "auto": they then follow the catalogue and the lengths of the histories, and
     `model.config` holds what was chosen. Numbers may be NumPy's. `result.history` holds the losses.
 
+    Args:
+        hidden_units: width of embeddings and attention, divisible by num_heads.
+        num_blocks: transformer blocks.
+        blocks: "plain", or "gated": residual branches and feed-forward nets with gates.
+        num_heads: attention heads.
+        dropout_rate: on embeddings, attention weights and feed-forward nets.
+        attention_dropout: without it, attention weights are spared: faster on a CPU.
+        max_len: how many of the most recent items are read.
+        positions: "learned", an embedding for each; or "rotary", by distances.
+        conv_width: slots that a convolution ahead of attention mixes; 1: none.
+        temperature: scores are cosines divided by it; None: dot products. (`recommend` has another,
+            sampling_temperature.)
+        loss: of the classifier, "bce", "gbce", "sampled_softmax" or "softmax"; the regressor's is "mse".
+        num_negatives: random items that each positive is trained against.
+        negative_sampling: drawn among all items but the positive ("other"), among those that the user
+            does not have ("unseen"), or once for all positions of a batch ("shared").
+        gbce_t: calibration of gbce, 0 to 1.
+        windows: train on all events, cut in windows of max_len ("all"), or on each user's last ones ("last").
+        learning_rate: of Adam.
+        learning_rate_schedule: "constant", or "cosine": down to 0 at the last epoch.
+        warmup_epochs: over which the learning rate rises from 0.
+        adam_beta2: decay of Adam's second moment.
+        precision: of matrix products in training: "float32", "bfloat16", or "auto": that on a GPU that has it.
+        weight_decay: L2 term of Adam.
+        average_decay: of the moving average of weights that is kept in their place; None: none.
+        epochs: at most so many.
+        batch_size: users of a batch, or windows of them.
+        batch_slots: if set, at least 32 batches of at most so many slots (rows × longest row) instead.
+        early_stopping_patience: epochs without a better metric; None: never stop.
+        early_stopping_metric: of the validation interactions, "loss" or "ndcg@10".
+        restore_best_weights: of the epoch with the best metric.
+        max_minutes: of training, after which the best weights so far are used.
+        device: "cpu" or "cuda"; None: a GPU if there is one.
+        random_state: None: a seed is drawn now, and stands here in its place.
+        verbose: 0: silent; else a progress bar, and the losses of each tenth epoch.
+
     Raises:
         ValueError: a setting of another type or out of its bounds.
     """
 
-    # the model
-    hidden_units: int | Auto = 50  # width of embeddings and attention, divisible by num_heads
-    num_blocks: int | Auto = 2  # transformer blocks
-    blocks: Blocks = "plain"  # or "gated": residual branches and feed-forward nets with gates
-    num_heads: int | Auto = 1  # attention heads
-    dropout_rate: float = 0.2  # on embeddings, attention weights and feed-forward
-    attention_dropout: bool = True  # without it, attention weights are spared: faster on a CPU
-    max_len: int | Auto = 50  # how many of the most recent items are read
-    positions: Positions = "learned"  # an embedding for each; "rotary": by distances
-    conv_width: int = 1  # slots that a convolution ahead of attention mixes; 1: none
-    temperature: float | None = None  # scores are cosines divided by it; None: dot products
+    hidden_units: int | Auto = 50
+    num_blocks: int | Auto = 2
+    blocks: Blocks = "plain"
+    num_heads: int | Auto = 1
+    dropout_rate: float = 0.2
+    attention_dropout: bool = True
+    max_len: int | Auto = 50
+    positions: Positions = "learned"
+    conv_width: int = 1
+    temperature: float | None = None
 
-    # the training
     loss: Loss = "bce"
-    num_negatives: int = 1  # random items that each positive is trained against
-    negative_sampling: NegativeSampling = (
-        "other"  # but the positive; "unseen": by its user; "shared" by a batch
-    )
-    gbce_t: float = 0.75  # calibration of gbce
-    windows: Windows = "all"  # train on all events, cut in windows of max_len; or on each user's "last" ones
+    num_negatives: int = 1
+    negative_sampling: NegativeSampling = "other"
+    gbce_t: float = 0.75
+    windows: Windows = "all"
     learning_rate: float = 0.001
     learning_rate_schedule: Schedule = "constant"
-    warmup_epochs: float = 0.0  # over which the learning rate rises from 0
+    warmup_epochs: float = 0.0
     adam_beta2: float = 0.999
-    precision: Precision = "float32"  # of matrix products; "bfloat16", or "auto": that on a GPU that has it
-    weight_decay: float = 0.0  # L2 term of Adam
-    average_decay: float | None = None  # of the moving average of weights that is kept in their place
-    epochs: int = 200  # at most
-    batch_size: int = 128  # users
-    batch_slots: int | None = None  # if set, at least 32 batches of at most so many slots instead
-    early_stopping_patience: int | None = None  # epochs without a better metric; None: never stop
-    early_stopping_metric: Metric = "loss"  # of the validation interactions
-    restore_best_weights: bool = True  # of the epoch with the best metric
-    max_minutes: float | None = None  # of training, after which the best weights so far are used
-    device: str | None = None  # None: a GPU if there is one
-    random_state: int | None = 42  # None: a seed is drawn now, and stands here in its place
-    verbose: int = 1  # 0: silent; else a progress bar, and the losses of each tenth epoch
+    precision: Precision = "float32"
+    weight_decay: float = 0.0
+    average_decay: float | None = None
+    epochs: int = 200
+    batch_size: int = 128
+    batch_slots: int | None = None
+    early_stopping_patience: int | None = None
+    early_stopping_metric: Metric = "loss"
+    restore_best_weights: bool = True
+    max_minutes: float | None = None
+    device: str | None = None
+    random_state: int | None = 42
+    verbose: int = 1
 
     model: SASRec | None = field(default=None, init=False, repr=False, compare=False)
     result: FitResult | None = field(default=None, init=False, repr=False, compare=False)
@@ -197,7 +229,7 @@ class SASRecEstimator:
 class SASRecClassifierEstimator(SASRecEstimator):
     """Binary cross-entropy, or another `loss` over items that follow and items that do not.
 
-    OUTCOME is a label: 1 for a click or a purchase, less for a soft label.
+    OUTCOME is a label: 1 for a click or a purchase, less for a soft label. Arguments: as `SASRecEstimator`.
     """
 
     def __post_init__(self) -> None:
@@ -221,6 +253,9 @@ class SASRecClassifierEstimator(SASRecEstimator):
 
 @dataclass(kw_only=True)
 class SASRecRegressorEstimator(SASRecEstimator):
-    """Squared error. OUTCOME is a rating as it was given, 1 to 5 for instance."""
+    """Squared error. OUTCOME is a rating as it was given, 1 to 5 for instance.
+
+    Arguments: as `SASRecEstimator`, but for `loss`.
+    """
 
     loss: Loss = field(default="mse", init=False)

@@ -36,14 +36,17 @@ class Histories:
     held: npt.NDArray[np.bool_]  # (events,) whether the event is held out for validation
 
 
-def histories(frame: pd.DataFrame, vocabulary: Vocabulary, name: str) -> Histories:
+def histories(frame: pd.DataFrame, vocabulary: Vocabulary, name: str, *, above: int = 1) -> Histories:
     """Sort a table of interactions; items outside the vocabulary are skipped, with a warning.
+
+    Args:
+        above: calls between this one and the line that the warning points at.
 
     Raises:
         ValueError: no row, a column is missing, a value is missing or of a type that has no order.
     """
     frame = checked(frame, name)
-    return _sorted(frame, vocabulary, name, np.zeros(len(frame), dtype=bool))
+    return _sorted(frame, vocabulary, name, np.zeros(len(frame), dtype=bool), stacklevel=above + 3)
 
 
 def histories_with_validation(
@@ -80,7 +83,7 @@ def histories_with_validation(
         frame.loc[in_both, "OUTCOME"] = given.reindex(events[in_both]).to_numpy()
     alone = validation[~wanted.isin(events)]
     held = np.concatenate([events.isin(wanted), np.ones(len(alone), dtype=bool)])
-    return _sorted(pd.concat([frame, alone], ignore_index=True), vocabulary, name, held)
+    return _sorted(pd.concat([frame, alone], ignore_index=True), vocabulary, name, held, stacklevel=4)
 
 
 def _require_same_unit(times: pd.Series, validation: pd.Series, name: str, validation_name: str) -> None:
@@ -138,13 +141,15 @@ def validation_part(histories: Histories) -> HeldOut:
     )
 
 
-def _sorted(frame: pd.DataFrame, vocabulary: Vocabulary, name: str, held: npt.NDArray[np.bool_]) -> Histories:
+def _sorted(
+    frame: pd.DataFrame, vocabulary: Vocabulary, name: str, held: npt.NDArray[np.bool_], *, stacklevel: int
+) -> Histories:
     codes, users = pd.factorize(frame["USER_ID"], sort=True)
     items = vocabulary.indices(frame["ITEM_ID"])
     if unknown := int((items == 0).sum()):
         warnings.warn(
             f"{name}: {unknown:,} of {len(items):,} rows are skipped, the model does not know their items",
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
     order = np.lexsort((frame["TIMESTAMP"].to_numpy(), codes))  # stable: ties keep the table's order
     owner, place = codes[order], np.arange(len(order))

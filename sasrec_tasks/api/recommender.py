@@ -262,7 +262,7 @@ class SequentialRecommender:
     def _histories(self, interactions: InteractionsDataset | pd.DataFrame) -> Histories:
         dataset = interactions_dataset(interactions, "interactions")
         frame = dataset.fetch_data(dataset.required)  # outcomes are not read, so may be anything, or none
-        return histories(frame, self.scorer.items, dataset.name)
+        return histories(frame, self.scorer.items, dataset.name, above=2)
 
     def _agree_on_max_len(self) -> None:
         estimator = self.scorer.estimator

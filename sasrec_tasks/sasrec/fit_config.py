@@ -49,7 +49,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """How to train; defaults as in the paper and in scikit-rec.
+    """How to train; sizes of steps as in the paper and in scikit-rec where nothing else is asked for.
 
     Numbers may be NumPy's: they are kept as Python's, so that JSON can hold them.
 
@@ -63,7 +63,7 @@ class FitConfig:
     negative_sampling: NegativeSampling = "other"  # among which items, and for whom
     gbce_t: float = 0.75  # calibration of gbce
     windows: Windows = "last"  # train on each user's last events, or on all of them, cut in windows
-    batch_size: int = 128  # users (or windows)
+    batch_size: int = 128  # users, or windows of them
     batch_slots: int | None = None  # if set, at least 32 batches of at most so many slots instead
     learning_rate: float = 0.001
     learning_rate_schedule: Schedule = "constant"

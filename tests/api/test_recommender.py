@@ -150,6 +150,20 @@ def test_outcome_is_needed_to_train(train: Train, circle: pd.DataFrame, write: W
         train(circle, validation=without)
 
 
+def test_warnings_point_at_the_callers_line(
+    learned: SequentialRecommender, circle: pd.DataFrame, train: Train
+) -> None:
+    unknown = pd.concat([circle, circle.head(1).assign(ITEM_ID="?")])
+    for call in (learned.recommend, learned.score_items):
+        with pytest.warns(UserWarning, match="rows are skipped") as caught:
+            call(unknown)
+        assert [warning.filename for warning in caught] == [__file__]
+    recommender = SequentialRecommender(SequentialScorer(learned.scorer.estimator), learned.max_len)
+    with pytest.warns(UserWarning, match="rows are skipped") as caught:
+        recommender.train(interactions_ds=unknown, items_ds=circle[["ITEM_ID"]].drop_duplicates())
+    assert {warning.filename for warning in caught} == {__file__}
+
+
 @pytest.mark.parametrize("name", ["exclude_seen", "replace", "as_array"])
 def test_what_is_neither_true_nor_false_is_refused(
     learned: SequentialRecommender, circle: pd.DataFrame, name: str
