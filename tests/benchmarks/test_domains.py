@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import quality
 from domains import DOMAINS, Domain, interactions, popularity
 
 
@@ -29,3 +32,15 @@ def test_what_is_forgotten_is_not_popular_before_its_release_nor_long_after() ->
     first, last = live.argmax(0), live.shape[0] - live[::-1].argmax(0)
     assert (shares >= 0).all()
     assert np.median(last - first) < live.shape[0] / 4
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_default_recipe_is_ahead_of_popularity_old_and_new(tmp_path: Path, seed: int) -> None:
+    source = tmp_path / "small.parquet"
+    pq.write_table(interactions(DOMAINS["small"], np.random.default_rng(seed)), source)
+    report = quality.run(str(source), {"evaluate.bootstrap_samples": 100}, work=str(tmp_path), run_id="run")
+    metrics = report["metrics"]
+    for protocol in ("full", "sampled"):
+        for baseline in ("popularity", "recent_popularity"):
+            beaten = metrics["baselines"][baseline][protocol]["ndcg@10"]
+            assert metrics[protocol]["ndcg@10"] > 1.5 * beaten
