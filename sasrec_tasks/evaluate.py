@@ -85,12 +85,12 @@ def _evaluate(store: RunStore, settings: Settings, folder: Path) -> Summary:
 
     figures = summarise(ranks, settings)
     users = int((data.split.train.lengths > 0).sum())
-    shown = {name: top_10(scorers[name], test, popular, users) for name in ("model", "popularity")}
+    shown = {name: top_10(scorer, test, popular, users) for name, scorer in scorers.items()}
     drawn = (negatives != PADDING).sum(1)
     metrics = {
         **figures["model"],
         "baselines": {name: figures[name] for name in BASELINES},
-        "by_history_length": by_history_length(ranks["model"], test),
+        "by_history_length": by_history_length(ranks, test),
         **{metric: {name: shown[name][metric] for name in shown} for metric in shown["model"]},
         "users_evaluated": len(test),
         "negatives": settings.evaluate.negatives,

@@ -93,8 +93,12 @@ def averages(ranks: Ranks) -> dict[str, float]:
     return means
 
 
-def by_history_length(ranks: dict[str, Ranks], test: HeldOut) -> list[dict[str, Any]]:
-    """HR@10, NDCG@10 and MRR of users with histories of similar length, shortest first."""
+def by_history_length(ranks: dict[str, dict[str, Ranks]], test: HeldOut) -> list[dict[str, Any]]:
+    """HR@10, NDCG@10 and MRR of users with histories of similar length, shortest first.
+
+    Args:
+        ranks: scorer → protocol → ranks; those of "model" come first in a bucket, the others are its baselines.
+    """
     lengths = test.history.lengths
     figures = []
     for least, more in zip(LENGTHS, (*LENGTHS[1:], np.inf), strict=True):
@@ -105,11 +109,17 @@ def by_history_length(ranks: dict[str, Ranks], test: HeldOut) -> list[dict[str, 
             "history_length": [least, None if more == np.inf else more - 1],
             "users": int(chosen.sum()),
         }
-        for protocol, every in ranks.items():
-            some = Ranks(better=every.better[chosen], tied=every.tied[chosen])
-            bucket[protocol] = {metric: float(column.mean()) for metric, column in per_user(some).items()}
-        figures.append(bucket)
+        means = {
+            scorer: {protocol: _means(every, chosen) for protocol, every in protocols.items()}
+            for scorer, protocols in ranks.items()
+        }
+        figures.append({**bucket, **means.pop("model"), "baselines": means})
     return figures
+
+
+def _means(ranks: Ranks, chosen: npt.NDArray[np.bool_]) -> dict[str, float]:
+    some = Ranks(better=ranks.better[chosen], tied=ranks.tied[chosen])
+    return {metric: float(column.mean()) for metric, column in per_user(some).items()}
 
 
 def top_10(scorer: Scorer, test: HeldOut, counts: Float32, users: int) -> dict[str, float]:

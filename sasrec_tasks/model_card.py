@@ -6,6 +6,8 @@ as Markdown for people.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 from sasrec_tasks import contents
@@ -39,6 +41,8 @@ def model_card(store: RunStore, settings: Settings, data: Interactions, metrics:
     names = as_names(settings)
     first, last = contents.period(store, data)
     return {
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("sasrec-tasks", "torch", "numpy")},
         "run_id": store.run_id,
         "weights_sha256": metrics["model"],
         "data": {
@@ -69,7 +73,8 @@ def as_markdown(card: Card) -> str:
     )
     parts = [
         f"# SASRec of run {_code(card['run_id'])}",
-        f"Weights {_code(card['weights_sha256'][:16])}; {sizes}; loss {_code(training['loss'])}.",
+        f"Weights {_code(card['weights_sha256'][:16])}; {sizes}; loss {_code(training['loss'])}. Written "
+        f"{card['written_at']} by {', '.join(f'{name} {number}' for name, number in card['versions'].items())}.",
         "## Data",
         f"{_code(data['source'])}: {data['events']:,} events of {data['users']:,} users and {data['items']:,} items, "
         f"from {data['first_event']} to {data['last_event']}; {data['rejected_rows']:,} of {data['rows']:,} rows "
@@ -103,13 +108,14 @@ def as_markdown(card: Card) -> str:
         ),
         "By length of history:",
         _table(
-            ["events", "users", "HR@10, full", "NDCG@10, full"],
+            ["events", "users", "HR@10, full", "NDCG@10, full", "recent popularity's NDCG@10"],
             [
                 [
                     _range(bucket["history_length"]),
                     f"{bucket['users']:,}",
                     f"{bucket['full']['hr@10']:.4f}",
                     f"{bucket['full']['ndcg@10']:.4f}",
+                    f"{bucket['baselines']['recent_popularity']['full']['ndcg@10']:.4f}",
                 ]
                 for bucket in metrics["by_history_length"]
             ],

@@ -265,6 +265,9 @@ def test_buckets_of_history_length_make_up_the_whole(store: RunStore) -> None:
     for protocol in PROTOCOLS:
         values = [bucket[protocol]["ndcg@10"] for bucket in buckets]
         assert np.average(values, weights=users) == pytest.approx(metrics[protocol]["ndcg@10"])
+        for name, baseline in metrics["baselines"].items():
+            values = [bucket["baselines"][name][protocol]["ndcg@10"] for bucket in buckets]
+            assert np.average(values, weights=users) == pytest.approx(baseline[protocol]["ndcg@10"])
     edges = [edge for bucket in buckets for edge in bucket["history_length"] if edge is not None]
     assert edges == sorted(edges)
     in_first = [len(items) - 1 for items in histories(store).values() if len(items) >= 3]
