@@ -16,21 +16,11 @@ from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import Interactions
 from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.naming import as_names
+from sasrec_tasks.sasrec.advice import LIMITS
 
 Card = dict[str, Any]
 
 SHOWN = ("hr@10", "ndcg@10", "mrr")
-
-LIMITS = (
-    "It knows items by their id alone: one without a training event has a random place in its rankings.",
-    "It reads a user's most recent `train.max_len` events, in order; without a meaningful order it has "
-    "little over popularity.",
-    "Users without a positive event are not ranked by it, they get the popular items.",
-    "The figures are offline ones: what users did while something else was recommended to them. They tell "
-    "models apart, they do not foretell clicks.",
-    "Figures of different protocols, or of other negatives, can't be compared.",
-    "It learns what was shown and chosen before: watch coverage and popularity over the nights.",
-)
 
 
 def model_card(store: RunStore, settings: Settings, data: Interactions, metrics: dict[str, Any]) -> Card:

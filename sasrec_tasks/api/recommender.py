@@ -109,7 +109,7 @@ class SequentialRecommender:
             items = items_of(tables)
         if validation is None:
             every = histories(frame, items, name)
-            self.scorer.train(items, every.sequences, None)
+            self.scorer.train(items, every.sequences, None, _period(frame))
             return
         every = histories_with_validation(frame, validation, items, name, validation_name)
         held_out = validation_part(every)
@@ -118,7 +118,7 @@ class SequentialRecommender:
                 f"{validation_name}: no event in it has an earlier one of the same user in {name}: there "
                 "is nothing to validate on"
             )
-        self.scorer.train(items, every.sequences if train_on_all else every.train, held_out)
+        self.scorer.train(items, every.sequences if train_on_all else every.train, held_out, _period(frame))
 
     @overload
     def recommend(
@@ -220,7 +220,10 @@ class SequentialRecommender:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the trained model, its settings and its item ids into a folder: safetensors and JSON."""
+        """Write the trained model, its settings, its item ids and its model card into a folder.
+
+        Safetensors, JSON and Markdown; nothing is pickled.
+        """
         max_len = self.max_len if self.max_len == "auto" else self.scorer.model.config.max_len
         saved.write(Path(path), self.scorer, max_len)
 
@@ -273,6 +276,11 @@ class SequentialRecommender:
                 stacklevel=3,
             )
             estimator.max_len = self.max_len
+
+
+def _period(frame: pd.DataFrame) -> tuple[str, str]:
+    """The first and the last TIMESTAMP of a table that has been found good, as they are told."""
+    return str(frame["TIMESTAMP"].min()), str(frame["TIMESTAMP"].max())
 
 
 def _generator(seed: int, user: str | int) -> torch.Generator:

@@ -16,6 +16,7 @@ from sasrec_tasks.api.estimators import (
     SASRecEstimator,
     SASRecRegressorEstimator,
 )
+from sasrec_tasks.api.model_card import as_markdown
 from sasrec_tasks.api.scorer import SequentialScorer
 from sasrec_tasks.api.settings import size
 from sasrec_tasks.api.vocabulary import Vocabulary
@@ -24,6 +25,7 @@ from sasrec_tasks.sasrec.sequences import Float32
 from sasrec_tasks.sasrec.weights import CONFIG_FILE, REMEDY, WEIGHTS_FILE, load_model, save_model
 
 FILE = "recommender.json"
+CARD = "model_card"  # .json and .md, for people: what is loaded has its card from FILE
 VERSION = 1
 
 ESTIMATORS: dict[str, type[SASRecEstimator]] = {
@@ -47,6 +49,7 @@ def write(folder: Path, scorer: SequentialScorer, max_len: int | str) -> None:
         "max_len": max_len,
         "items": scorer.items.ids.tolist(),
         "popularity": scorer.popularity[1:].tolist(),
+        "card": scorer.card,
     }
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
@@ -55,8 +58,10 @@ def write(folder: Path, scorer: SequentialScorer, max_len: int | str) -> None:
         content["sha256"] = {**_digests(beside), FILE: _digest(content)}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         (beside / FILE).write_text(text + "\n", encoding="utf-8")
+        (beside / f"{CARD}.json").write_text(json.dumps(scorer.card, indent=1) + "\n", encoding="utf-8")
+        (beside / f"{CARD}.md").write_text(as_markdown(scorer.card), encoding="utf-8")
         (folder / FILE).unlink(missing_ok=True)
-        for file in (WEIGHTS_FILE, CONFIG_FILE, FILE):
+        for file in (WEIGHTS_FILE, CONFIG_FILE, f"{CARD}.json", f"{CARD}.md", FILE):
             (beside / file).replace(folder / file)
 
 
@@ -89,6 +94,7 @@ def read(folder: Path) -> tuple[SequentialScorer, Any]:
         items = _items(content["items"])
         popularity = _popularity(content["popularity"])
         max_len = size("max_len", content["max_len"])
+        card = content["card"]
         if not len(items) == len(popularity) - 1 == model.config.num_items:
             raise ValueError(
                 f"{len(items)} item ids and {len(popularity) - 1} values of popularity for a model of "
@@ -105,7 +111,7 @@ def read(folder: Path) -> tuple[SequentialScorer, Any]:
         raise ValueError(f"{path}: does not fit ({error}): {REMEDY}") from error
     estimator.model = model.to(estimator.torch_device)
     scorer = SequentialScorer(estimator)
-    scorer.restore(estimator.model, items, popularity)
+    scorer.restore(estimator.model, items, popularity, card)
     return scorer, max_len
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sasrec_tasks.api.estimators import SASRecEstimator
+from sasrec_tasks.api.model_card import Card, model_card
 from sasrec_tasks.api.vocabulary import Vocabulary
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.scoring import Scorer, blocks, candidates, constant_scorer, model_scorer
@@ -35,19 +36,33 @@ class SequentialScorer:
         self.estimator = estimator
         self._model: SASRec | None = None  # its own: the estimator's may be of another training
         self._settings: dict[str, Any] = {}
+        self.card: Card = {}
+        """The model card; empty before training."""
         self._items: Vocabulary | None = None
         self._popularity: Float32 | None = None
 
-    def train(self, items: Vocabulary, train: Sequences, validation: HeldOut | None) -> None:
-        """Train the estimator, and count how often each item occurs in training."""
+    def train(
+        self,
+        items: Vocabulary,
+        train: Sequences,
+        validation: HeldOut | None,
+        period: tuple[str, str] | None = None,
+    ) -> None:
+        """Train the estimator, and count how often each item occurs in training.
+
+        Args:
+            period: the first and the last TIMESTAMP, for the model card.
+        """
         model = self.estimator.fit(train, len(items), validation)
         counts = train.item_counts(len(items))
-        self.restore(model, items, (counts / max(counts.sum(), 1)).astype(np.float32))
+        popularity = (counts / max(counts.sum(), 1)).astype(np.float32)
+        card = model_card(self.estimator, model, train, validation, popularity, period)
+        self.restore(model, items, popularity, card)
 
-    def restore(self, model: SASRec, items: Vocabulary, popularity: Float32) -> None:
-        """Put back what training left: the model, item ids, and their shares of events (num_items + 1,)."""
+    def restore(self, model: SASRec, items: Vocabulary, popularity: Float32, card: Card) -> None:
+        """Put back what training left: the model, item ids, their shares of events (num_items + 1,), and the card."""
         self._model, self._items, self._popularity = model, items, popularity
-        self._settings = self.estimator.settings
+        self._settings, self.card = self.estimator.settings, card
 
     @property
     def model(self) -> SASRec:

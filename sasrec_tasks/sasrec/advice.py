@@ -14,6 +14,19 @@ SOFTMAX_ITEMS = 20_000
 """Catalogue up to which the loss looks at all items: beyond, that is most of a training step."""
 
 
+LIMITS = (
+    "It knows items by their id alone: one without a training event has a random place in its rankings.",
+    "It reads a user's most recent `max_len` events, in order; without a meaningful order it has "
+    "little over popularity.",
+    "Users of whom it knows no event are not ranked by it, they get the popular items.",
+    "The figures are offline ones: what users did while something else was recommended to them. They tell "
+    "models apart, they do not foretell clicks.",
+    "Figures of different protocols, or of other negatives, can't be compared.",
+    "It learns what was shown and chosen before: watch coverage and popularity over time.",
+)
+"""What a model card warns of."""
+
+
 def advised_sizes(num_items: int) -> tuple[int, int, int]:
     """hidden_units, num_blocks and num_heads for a catalogue (scikit-rec's table)."""
     if num_items < 10_000:

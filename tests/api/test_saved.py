@@ -14,6 +14,8 @@ from sasrec_tasks.api import SequentialRecommender, SequentialScorer, saved
 from sasrec_tasks.api.saved import FILE
 from sasrec_tasks.sasrec.weights import CONFIG_FILE, WEIGHTS_FILE
 
+FILES = [FILE, CONFIG_FILE, WEIGHTS_FILE, "model_card.json", "model_card.md"]
+
 Train = Callable[..., SequentialRecommender]
 
 
@@ -126,7 +128,7 @@ def test_a_save_that_fails_leaves_what_was_saved_before(
             other.save(folder)
     loaded = SequentialRecommender.load(folder)
     pd.testing.assert_frame_equal(loaded.score_items(circle), learned.score_items(circle))
-    assert sorted(file.name for file in folder.iterdir()) == sorted([FILE, CONFIG_FILE, WEIGHTS_FILE])
+    assert sorted(file.name for file in folder.iterdir()) == sorted(FILES)
 
 
 def test_settings_changed_after_training_are_not_those_of_what_is_saved(train: Train, tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_each_of_two_recommenders_of_one_estimator_keeps_its_model(
 
 
 def test_nothing_is_pickled(good: Path) -> None:
-    assert sorted(file.name for file in good.iterdir()) == sorted([FILE, CONFIG_FILE, WEIGHTS_FILE])
+    assert sorted(file.name for file in good.iterdir()) == sorted(FILES)
     for name in (FILE, CONFIG_FILE):
         json.loads((good / name).read_text(encoding="utf-8"))
 
