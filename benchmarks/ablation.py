@@ -38,6 +38,12 @@ VARIANTS: dict[str, Changes] = {
     "loss: bce, 1 negative": {"loss": "bce", "num_negatives": 1, "negative_sampling": "other"},
     "loss: bce, 256 shared negatives": {"loss": "bce", "num_negatives": 256},
     "loss: gbce, 256 shared negatives": {"loss": "gbce", "num_negatives": 256},
+    "loss: gbce, 256 shared negatives, dot products, patience 50": {
+        "loss": "gbce",
+        "num_negatives": 256,
+        "temperature": None,
+        "early_stopping_patience": 50,
+    },
     "loss: sampled softmax, 256 shared negatives": {"loss": "sampled_softmax", "num_negatives": 256},
     "loss: sampled softmax, 1,024 shared negatives": {"loss": "sampled_softmax", "num_negatives": 1024},
     "plain blocks": {"blocks": "plain"},
