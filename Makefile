@@ -14,6 +14,9 @@ MINUTES ?= $(if $(SOURCE),10,1.75)
 RECIPE ?= pipeline
 # Set-ups of `make bench-peers`: those of scikit-rec's page, for ratings, or `implicit`.
 SETUPS ?=
+# Settings of `make bench-search`, each NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C, and its trials.
+SPACE ?=
+TRIALS ?= 20
 # Stages of `make bench-speed`; all if not given.
 STAGES ?=
 # Further options for pip, for instance an index with another build of torch.
@@ -38,7 +41,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test lint bench-quality bench-ablation bench-peers bench-speed bench-scaling docs up clean
+.PHONY: help setup demo test lint bench-quality bench-ablation bench-peers bench-search bench-speed bench-scaling docs up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -98,6 +101,11 @@ bench-peers: setup .peers/scikit-rec/.done .peers/rectools/.done ## Beside sciki
 	@test -n "$(SOURCE)" || { echo "Name the data: make bench-peers SOURCE=your.parquet"; exit 2; }
 	@$(BIN)/python benchmarks/peers_quality.py --source $(SOURCE) --recipes $(RECIPE) $(if $(SETUPS),--setups $(SETUPS)) \
 		--scikit-rec .peers/scikit-rec/bin/python --rectools .peers/rectools/bin/python
+
+bench-search: setup ## Search for settings by validation items (SOURCE=your.parquet SPACE='train.dropout_rate=0.1:0.4' TRIALS=20)
+	@test -n "$(SOURCE)" -a -n "$(SPACE)" || { echo "Name data and settings: make bench-search SOURCE=your.parquet SPACE='train.dropout_rate=0.1:0.4'"; exit 2; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
+	@$(BIN)/python benchmarks/search.py --source $(SOURCE) --recipe $(RECIPE) --space $(SPACE) --trials $(TRIALS)
 
 bench-speed: setup .peers/scikit-rec/.done .peers/rectools/.done ## How fast each stage is, beside others (SOURCE=your.parquet)
 	@test -n "$(SOURCE)" || { echo "Name the data: make bench-speed SOURCE=your.parquet"; exit 2; }

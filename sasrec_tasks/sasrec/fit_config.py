@@ -18,6 +18,15 @@ Schedule = Literal["constant", "cosine"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+def _negatives(name: str, value: Any) -> int:
+    """A whole number from 1, with the reason why 0 is none."""
+    try:
+        return whole_number(name, value)
+    except ValueError as error:
+        why = ": without negatives every item may score alike, and the loss is 0" if value == 0 else ""
+        raise ValueError(f"{error}{why}") from None
+
+
 OPTIONAL = ("batch_slots", "average_decay", "early_stopping_patience", "max_minutes")
 """What may be None."""
 
@@ -33,9 +42,8 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
             "early_stopping_metric": Metric,
         }.items()
     },
-    **dict.fromkeys(
-        ("num_negatives", "epochs", "batch_size", "batch_slots", "early_stopping_patience"), whole_number
-    ),
+    **dict.fromkeys(("epochs", "batch_size", "batch_slots", "early_stopping_patience"), whole_number),
+    "num_negatives": _negatives,
     "random_state": partial(whole_number, at_least=0, below=2**63),
     **dict.fromkeys(
         ("learning_rate", "max_minutes", "weight_decay", "warmup_epochs"), partial(number_in, NOT_NEGATIVE)

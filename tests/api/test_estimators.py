@@ -58,7 +58,10 @@ def test_arguments_and_defaults_are_those_of_scikit_rec_and_go_by_name(kind: Any
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"num_negatives": 0}, "num_negatives must be .*at least 1, not 0"),
+        (
+            {"num_negatives": 0},
+            "num_negatives must be .*at least 1, not 0: without negatives every item may score alike",
+        ),
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 1.5}, "batch_size"),
         ({"early_stopping_patience": 0}, "early_stopping_patience"),
