@@ -3,6 +3,6 @@
 import os
 
 # Threads that wait for each other spin; where other processes want the same cores, for seconds. With
-# fewer turns they sleep sooner: as fast on an idle machine, up to many times faster on a busy one.
+# fewer turns they sleep sooner: a tenth slower on an idle machine, up to many times faster on a busy one.
 # Read when torch is first imported, which is why it stands here.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
