@@ -33,14 +33,12 @@ import handover
 import process
 from peers_quality import PAGE, PEERS
 from quality import HERE, RESULTS, data, machine, show_progress, split_events
-from stages import validation_negatives
+from stages import validation_ndcg
 
 from sasrec_tasks import pipeline
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.contents import Interactions
 from sasrec_tasks.naming import from_names, read_yaml
-from sasrec_tasks.sasrec.metrics import per_user
-from sasrec_tasks.sasrec.ranking import rank_all, rank_sampled
 
 Row = dict[str, Any]
 Rows = Iterator[Row]
@@ -147,6 +145,15 @@ def spread(seconds: list[float]) -> float | None:
     return round((max(seconds) - min(seconds)) / median(seconds), 3) if len(seconds) > 1 else None
 
 
+def together(found: list[process.Result]) -> process.Result:
+    """Several runs of a stage as one: all seconds, the largest memory."""
+    return {
+        **found[0],
+        "seconds": [second for each in found for second in each["seconds"]],
+        "peak_rss_mb": max(each["peak_rss_mb"] for each in found),
+    }
+
+
 class Bench:
     """The data of all stages, and the peers' answers, each asked for once."""
 
@@ -181,9 +188,7 @@ class Bench:
 
     def repeated(self, name: str, **task: Any) -> process.Result:
         """The same several times: all seconds together, the largest memory."""
-        found = [self.stage(name, **task) for _ in range(self.options.repeats)]
-        seconds = [second for each in found for second in each["seconds"]]
-        return {**found[0], "seconds": seconds, "peak_rss_mb": max(each["peak_rss_mb"] for each in found)}
+        return together([self.stage(name, **task) for _ in range(self.options.repeats)])
 
     # Peers
 
@@ -231,12 +236,7 @@ class Bench:
         )
         if not is_known:
             scorer = handover.scorer(np.load(folder / "scores.npy"))
-            negatives = validation_negatives(interactions, store.settings())
-            ranks = {
-                "full": rank_all(scorer, split.validation)[0],
-                "sampled": rank_sampled(scorer, split.validation, negatives),
-            }
-            quality = {protocol: float(per_user(of)["ndcg@10"].mean()) for protocol, of in ranks.items()}
+            quality = validation_ndcg(scorer, interactions, store.settings())
             targets[key] = {**about, "ndcg@10": quality, "date": datetime.now(UTC).date().isoformat()}
             targets_file.write_text(json.dumps(targets, indent=2) + "\n", encoding="utf-8")
         self._answers[name] = {**answer, "quality": targets[key]["ndcg@10"], "name": f"{name} {version}"}
@@ -317,10 +317,7 @@ def until(bench: Bench, stage: str, answer: process.Result, protocol: str, epoch
                 checkpoint=str(checkpoint),
             )
         )
-    ours = {
-        "seconds": [each["seconds"][0] for each in found],
-        "peak_rss_mb": max(e["peak_rss_mb"] for e in found),
-    }
+    ours = together(found)
     work = f"until {protocol} validation NDCG@10 of {answer['quality'][protocol]:.4f} (three seeds)"
     return {
         **row(stage, work, answer["name"], mark, ours, answer["epoch"], times=epochs),
@@ -410,12 +407,9 @@ def ingest_and_validate(bench: Bench) -> Rows:
             bench.stage("ingest_and_validate", source=file, work=str(bench.work), run=f"ingest-{number}")
         )
         shutil.rmtree(bench.work / "runs" / f"ingest-{number}")
-    ours = {
-        "seconds": [each["seconds"][0] for each in found],
-        "peak_rss_mb": max(e["peak_rss_mb"] for e in found),
-    }
+    ours = together(found)
     theirs = bench.repeated("copy_parquet", source=file, out=str(bench.work / "copy.parquet"))
-    work = f"{found[0]['rows']:,} events, 1% bad; the peer only reads and writes them"
+    work = f"{ours['rows']:,} events, 1% bad; the peer only reads and writes them"
     yield row("ingest and validate", work, "pyarrow", "≥ 0.4×", ours, theirs["seconds"])
 
 

@@ -104,21 +104,26 @@ def _training(run: str, settings: Result) -> tuple[Any, Settings, Any, Any]:
 
 
 def _validation(model: Any, interactions: Any, settings: Settings) -> dict[str, float]:
+    from sasrec_tasks.sasrec.scoring import model_scorer
+
+    scorer = model_scorer(model, interactions.split.validation.history)
+    return validation_ndcg(scorer, interactions, settings)
+
+
+def validation_ndcg(scorer: Any, interactions: Any, settings: Settings) -> dict[str, float]:
     """NDCG@10 on the validation items: among all unseen items, and among random ones."""
     from sasrec_tasks.sasrec.metrics import per_user
     from sasrec_tasks.sasrec.ranking import rank_all, rank_sampled
-    from sasrec_tasks.sasrec.scoring import model_scorer
 
     held_out = interactions.split.validation
-    scorer = model_scorer(model, held_out.history)
     ranks = {
         "full": rank_all(scorer, held_out)[0],
-        "sampled": rank_sampled(scorer, held_out, validation_negatives(interactions, settings)),
+        "sampled": rank_sampled(scorer, held_out, _validation_negatives(interactions, settings)),
     }
     return {protocol: float(per_user(of)["ndcg@10"].mean()) for protocol, of in ranks.items()}
 
 
-def validation_negatives(interactions: Any, settings: Settings) -> Any:
+def _validation_negatives(interactions: Any, settings: Settings) -> Any:
     """Random items for each user who has a validation item, none of them the user's at any time."""
     from sasrec_tasks.sasrec.unseen import sample_unseen
 

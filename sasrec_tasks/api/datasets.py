@@ -138,7 +138,8 @@ class _Dataset:
             quoted = pa_csv.ParseOptions(newlines_in_values=True)
             return pa_csv.read_csv(given, parse_options=quoted, convert_options=options)
         except (pa.ArrowException, OSError) as error:
-            hint = "" if self._is_csv() else " (read as parquet: a CSV file is told by its ending .csv)"
+            is_parquet = not (isinstance(given, pd.DataFrame) or self._is_csv())
+            hint = " (read as parquet: a CSV file is told by its ending .csv)" if is_parquet else ""
             raise ValueError(f"{self.name}: {error}{hint}") from error
 
     def _is_csv(self) -> bool:

@@ -75,9 +75,8 @@ def histories_with_validation(
     for column in ("USER_ID", "ITEM_ID"):
         frame[column], validation[column] = of_one_kind(frame[column], validation[column])
     events, wanted = (pd.MultiIndex.from_frame(table[KEY]) for table in (frame, validation))
-    if (
-        "OUTCOME" in frame.columns and "OUTCOME" in validation.columns
-    ):  # validation's own count for its events
+    if "OUTCOME" in frame.columns and "OUTCOME" in validation.columns:
+        # validation's own outcomes count for its events
         given = validation["OUTCOME"].set_axis(wanted)[~wanted.duplicated()]
         in_both = events.isin(wanted)
         frame.loc[in_both, "OUTCOME"] = given.reindex(events[in_both]).to_numpy()
@@ -172,9 +171,7 @@ def _sorted(
 def _times(values: pd.Series) -> pd.Series:
     """Whole numbers as int64, others as float64, moments as nanoseconds since 1970; all of NumPy."""
     _refuse_missing(values)
-    if values.dtype == object and all(
-        isinstance(value, date) for value in values
-    ):  # or datetime, which is one
+    if values.dtype == object and all(isinstance(value, date) for value in values):  # a datetime is one
         values = pd.to_datetime(values)
     if isinstance(values.dtype, pd.ArrowDtype) and pa.types.is_date(values.dtype.pyarrow_dtype):
         values = values.astype(pd.ArrowDtype(pa.timestamp("s")))
