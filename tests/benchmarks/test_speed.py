@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import speed
+import speed_bench
 import stages
 
 from sasrec_tasks.artifacts import RunStore
@@ -70,11 +71,12 @@ def test_stages_beside_peers(call: Any, tmp_path: Path, monkeypatch: pytest.Monk
     """With a peer that takes a second for everything, and scores all items by their number."""
     for script in ("time_scikit_rec.py", "time_rectools.py"):
         (tmp_path / script).write_text(PEER)
-    monkeypatch.setattr(speed, "PEERS", tmp_path)
-    monkeypatch.setattr(speed.Bench, "_version", lambda *_: "1.0")
+    monkeypatch.setattr(speed_bench, "PEERS", tmp_path)
+    monkeypatch.setattr(speed_bench.Bench, "_version", lambda *_: "1.0")
     tiny = {"train.hidden_units": 8, "train.max_len": 10}
-    for name in ("OURS_BCE", "OURS_QUICK"):
-        monkeypatch.setattr(speed, name, {**getattr(speed, name), **tiny})
+    for module in (speed, speed_bench):
+        for name in ("OURS_BCE", "OURS_QUICK"):
+            monkeypatch.setattr(module, name, {**getattr(module, name), **tiny})
     own = ["--scikit-rec", sys.executable, "--rectools", sys.executable, "--epochs", "2"]
     stages = ["train_bce", "train_softmax", "time_to_quality", "evaluate", "export"]
     report = call(*own, "--stages", *stages)
