@@ -42,6 +42,27 @@ class Batch:
         parts = {name: part.pin_memory().to(device, non_blocking=True) for name, part in vars(self).items()}
         return Batch(**parts)
 
+    def parts(self, number: int) -> list[Batch]:
+        """The batch as that many of about as many rows each, or as it has rows; it is not copied.
+
+        Sums over positions and weights are those of the batch; negatives of all positions are in each part.
+        """
+        B, T = self.inputs.shape
+        number = min(number, B)
+        cuts = [B * part // number for part in range(number + 1)]  # rows
+        ends = torch.searchsorted(self.slots, torch.tensor(cuts) * T).tolist()  # slots
+        return [
+            Batch(
+                inputs=self.inputs[cuts[part] : cuts[part + 1]],
+                slots=self.slots[rows] - cuts[part] * T,
+                targets=self.targets[rows],
+                labels=self.labels[rows],
+                negatives=self.negatives if self.negatives.dim() == 1 else self.negatives[rows],
+                weight=self.weight * (rows.stop - rows.start) / len(self.targets),
+            )
+            for part, rows in enumerate(map(slice, ends, ends[1:]))
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:

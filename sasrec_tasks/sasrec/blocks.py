@@ -6,6 +6,8 @@ attention no real slot sees a padded one.
 
 from __future__ import annotations
 
+import threading
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +16,15 @@ from sasrec_tasks.sasrec.model_config import SASRecConfig
 
 ROTARY_BASE = 1000.0
 """Turns the slowest pair of channels by a fraction of a circle over some hundred slots."""
+
+
+class Drawing(threading.local):
+    """Where a thread's random numbers come from; None: from torch's own generator."""
+
+    generator: torch.Generator | None = None
+
+
+drawing = Drawing()
 
 
 class Dropout(nn.Module):
@@ -34,7 +45,9 @@ class Dropout(nn.Module):
             return x
         if x.is_cuda:
             return F.dropout(x, self.rate)
-        words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(
+            -(2**63), None, generator=drawing.generator
+        )
         kept = (words.view(torch.uint8)[: x.numel()] >= self.dropped).view(x.shape)
         return x * kept.to(x.dtype).mul_(256 / (256 - self.dropped))
 

@@ -7,15 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from sasrec_tasks.sasrec.batches import Batch, Batches
+from sasrec_tasks.sasrec.batches import Batches
 from sasrec_tasks.sasrec.checkpoint import Epoch, TrainingState, Weights
-from sasrec_tasks.sasrec.fit_config import FitConfig, Precision
+from sasrec_tasks.sasrec.fit_config import FitConfig
+from sasrec_tasks.sasrec.gradient import Gradient
 from sasrec_tasks.sasrec.model import SASRec
-from sasrec_tasks.sasrec.objective import Objective
 from sasrec_tasks.sasrec.optimizer import Average, moments, optimizers, restore_moments
 from sasrec_tasks.sasrec.sequences import Sequences
 
@@ -51,8 +49,8 @@ class Trainer:
         )
         if self.batches.positions == 0:
             raise ValueError("nothing to train on: no user has two training events")
-        self.half = is_half(config.precision, model.item_embedding.weight.device)
         self.optimizers = optimizers(model, config)
+        self.gradient = Gradient(model, config)
         self.average = None if config.average_decay is None else Average(model, config.average_decay)
 
     @property
@@ -63,27 +61,19 @@ class Trainer:
     def epoch(self, number: int, deadline: float, on_step: Callable[[Progress], None]) -> tuple[float, bool]:
         """One pass over the batches: the mean loss, and whether it got through before the deadline."""
         device = self.model.item_embedding.weight.device
-        objective = self.config.objective
         self.model.train()
         total = torch.zeros((), device=device)
         done, every = 0, self.batches.positions
-        with torch.random.fork_rng():
-            torch.manual_seed(
-                int(np.random.SeedSequence([self.config.random_state, number]).generate_state(1)[0])
-            )
+        with self.gradient.threads(number):
             for batch in self.batches.epoch(number):
-                batch = batch.to(device)
                 positions = len(batch.targets)
                 self._set_learning_rate(number - 1 + (done + positions / 2) / every, deadline)
-                loss = batch_loss(self.model, batch, objective, self.half)
-                for optimizer in self.optimizers:
-                    optimizer.zero_grad(set_to_none=True)
-                (loss * batch.weight).backward()  # type: ignore[no-untyped-call]
+                loss = self.gradient(batch.to(device))
                 for optimizer in self.optimizers:
                     optimizer.step()
                 if self.average is not None:
                     self.average.update(self.model)
-                total += loss.detach() * positions  # no .item(): a GPU need not be waited for
+                total += loss * positions  # no .item(): a GPU need not be waited for
                 done += positions
                 on_step(Progress(epoch=number, epochs=self.config.epochs, done=done, total=every))
                 if time.monotonic() >= deadline:
@@ -121,25 +111,6 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor
-
-
-def batch_loss(model: SASRec, batch: Batch, objective: Objective, half: bool = False) -> Tensor:
-    """The loss of a batch, a scalar; only real slots count.
-
-    Args:
-        half: multiply matrices of the model in bfloat16; what is added up over slots or items stays float32.
-    """
-    with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=half):
-        hidden = model(batch.inputs)  # (B, T, D)
-    hidden = hidden.float().flatten(0, 1).index_select(0, batch.slots)  # (P, D)
-    return objective(model, hidden, batch.targets, batch.negatives, batch.labels)
-
-
-def is_half(precision: Precision, device: torch.device) -> bool:
-    """Whether training multiplies in bfloat16."""
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return precision == "bfloat16"
 
 
 def copy_of(model: SASRec) -> Weights:

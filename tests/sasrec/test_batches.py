@@ -165,6 +165,29 @@ def test_each_position_weighs_the_same_whatever_its_batch(
     assert sum(float(batch.weight) for batch in made) == pytest.approx(len(made))
 
 
+@given(lengths=lengths_of_users, slots=st.none() | st.integers(1, 30), parts=st.integers(1, 5))
+@settings(deadline=None)
+def test_the_parts_of_a_batch_are_its_rows_and_weigh_as_much(
+    sequences: Make, lengths: list[int], slots: int | None, parts: int
+) -> None:
+    for sampling in ("shared", "other"):
+        negatives = Negatives(sampling=sampling, number=2, num_items=sum(lengths) + 2)
+        made = batches(sequences(distinct_items(lengths)), batch_slots=slots, negatives=negatives)
+        for batch in made.epoch(0):
+            cut = batch.parts(parts)
+            assert len(cut) == min(parts, len(batch.inputs))
+            assert max(len(part.inputs) for part in cut) - min(len(part.inputs) for part in cut) <= 1
+            for name in ("inputs", "targets", "labels"):
+                assert torch.equal(torch.cat([getattr(part, name) for part in cut]), getattr(batch, name))
+            inputs = torch.cat([part.inputs.flatten()[part.slots] for part in cut])
+            assert torch.equal(inputs, batch.inputs.flatten()[batch.slots])
+            assert float(sum(part.weight for part in cut)) == pytest.approx(float(batch.weight))
+            if sampling == "shared":
+                assert all(torch.equal(part.negatives, batch.negatives) for part in cut)
+            else:
+                assert torch.equal(torch.cat([part.negatives for part in cut]), batch.negatives)
+
+
 def test_an_epoch_is_drawn_from_random_state_and_number_alone(sequences: Make) -> None:
     drawn = batches(sequences(distinct_items([7] * 30)))
     first, second = list(drawn.epoch(1)), list(drawn.epoch(2))

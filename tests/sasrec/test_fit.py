@@ -19,6 +19,7 @@ from sasrec_tasks.sasrec.batches import Batch, Batches
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch, Weights
 from sasrec_tasks.sasrec.fit import FitResult, best_epoch, build, fit, validate, why_stop
 from sasrec_tasks.sasrec.fit_config import FitConfig, Metric
+from sasrec_tasks.sasrec.gradient import batch_loss
 from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.metrics import per_user
 from sasrec_tasks.sasrec.model import SASRec
@@ -27,7 +28,7 @@ from sasrec_tasks.sasrec.negatives import NegativeSampling
 from sasrec_tasks.sasrec.ranking import rank_all
 from sasrec_tasks.sasrec.scoring import model_scorer
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut, Sequences
-from sasrec_tasks.sasrec.trainer import Progress, batch_loss
+from sasrec_tasks.sasrec.trainer import Progress
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 

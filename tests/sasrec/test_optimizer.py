@@ -13,12 +13,13 @@ from sasrec_tasks.sasrec import optimizer
 from sasrec_tasks.sasrec.checkpoint import Checkpoint
 from sasrec_tasks.sasrec.fit import build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig
+from sasrec_tasks.sasrec.gradient import batch_loss
 from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.optimizer import Average, moments, optimizers, restore_moments
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut, Sequences
-from sasrec_tasks.sasrec.trainer import Trainer, batch_loss
+from sasrec_tasks.sasrec.trainer import Trainer
 
 SIZES = SASRecConfig(num_items=30, hidden_units=8, max_len=4, dropout_rate=0.0)
 SAMPLED = FitConfig(loss="sampled_softmax", num_negatives=4, negative_sampling="shared", learning_rate=0.01)

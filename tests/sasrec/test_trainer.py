@@ -11,11 +11,12 @@ import torch
 
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
 from sasrec_tasks.sasrec.fit import build, fit
-from sasrec_tasks.sasrec.fit_config import FitConfig, Precision
+from sasrec_tasks.sasrec.fit_config import FitConfig
+from sasrec_tasks.sasrec.gradient import is_half
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut
-from sasrec_tasks.sasrec.trainer import Trainer, copy_of, is_half
+from sasrec_tasks.sasrec.trainer import Trainer, copy_of
 
 SIZES = SASRecConfig(num_items=30, hidden_units=8, max_len=4, temperature=0.1, attention_dropout=False)
 RECIPE = FitConfig(
@@ -139,19 +140,6 @@ def test_half_precision_learns_as_well(random_split: LeaveLastTwoOut) -> None:
     assert losses["bfloat16"] != losses["float32"]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
     assert losses["bfloat16"][-1] < losses["bfloat16"][0]
-
-
-@pytest.mark.parametrize(
-    ("precision", "device", "expected"),
-    [
-        ("auto", "cpu", False),
-        ("float32", "cpu", False),
-        ("bfloat16", "cpu", True),
-        ("float32", "cuda", False),
-    ],
-)
-def test_half_precision_is_chosen_by_device(precision: Precision, device: str, expected: bool) -> None:
-    assert is_half(precision, torch.device(device)) is expected
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
