@@ -174,20 +174,14 @@ def top_k(users: int, items: int, width: int, seen: int, threads: int, repeats: 
     """
     import torch
 
+    from sasrec_tasks.sasrec.scoring import vectors_scorer
     from sasrec_tasks.sasrec.sequences import Sequences
     from sasrec_tasks.sasrec.top_k import top_k as best
 
     torch.set_num_threads(threads)
     random = np.random.default_rng(0)
     of_users, of_items = torch.randn(users, width), torch.randn(items + 1, width)
-    memory = torch.empty(0, items + 1)
-
-    def score(rows: Any) -> Any:
-        nonlocal memory
-        if len(memory) < len(rows):
-            memory = torch.empty(len(rows), items + 1)
-        return torch.mm(of_users[torch.from_numpy(rows)], of_items.T, out=memory[: len(rows)])
-
+    score = vectors_scorer(of_users, of_items)
     offsets = np.arange(users + 1) * seen
     histories = Sequences.from_offsets(
         offsets,

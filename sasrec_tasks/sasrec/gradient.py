@@ -1,14 +1,8 @@
-"""The gradient of a batch, its rows shared out among threads.
-
-A model of this size spends some ten microseconds in an operation: threads that share every operation
-spend much of their time on waiting for each other. Here each computes the loss and the gradient of rows
-of its own, and they meet once a batch. A GPU gets the batch as it is.
-"""
+"""The gradient of a batch, its rows shared out among threads (see `threads`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,9 +14,7 @@ from sasrec_tasks.sasrec.blocks import drawing
 from sasrec_tasks.sasrec.fit_config import FitConfig, Precision
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.objective import Objective
-
-MOST_PARTS = 4
-"""Of a batch: beyond, Python, which starts the operations of one thread at a time, is what they wait for."""
+from sasrec_tasks.sasrec.threads import pool, workers
 
 LEAST_SLOTS = 1024
 """Of a part: with fewer, starting an operation takes as long as the operation."""
@@ -39,21 +31,16 @@ class Gradient:
         self.parameters = list(model.parameters())
         device = self.parameters[0].device
         self.half = is_half(config.precision, device)
-        self.parts = min(torch.get_num_threads(), MOST_PARTS) if device.type == "cpu" else 1
+        self.parts = workers() if device.type == "cpu" else 1
 
     @contextmanager
     def threads(self, epoch: int) -> Iterator[None]:
-        """In here calls are allowed, and the threads are kept; torch has as many as before afterwards."""
+        """In here calls are allowed, and the threads are kept."""
         seeds = np.random.SeedSequence([self.config.random_state, epoch]).generate_state(self.parts)
         self._random = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        before = torch.get_num_threads()
-        with torch.random.fork_rng(), ThreadPoolExecutor(self.parts) as self._pool:
+        with torch.random.fork_rng(), pool(self.parts) as self._pool:
             torch.manual_seed(int(seeds[0]))  # of a GPU
-            torch.set_num_threads(before // self.parts)
-            try:
-                yield
-            finally:
-                torch.set_num_threads(before)
+            yield
 
     def __call__(self, batch: Batch) -> Tensor:
         """Set ``.grad`` to the gradient of the loss times the batch's weight.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from sasrec_tasks.sasrec.batches import by_slots
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.sequences import PADDING, Float32, Int64, Sequences
+from sasrec_tasks.sasrec.threads import each
 
 BLOCK_USERS = 128
 """Users scored at once: enough for a matrix product at full speed, few enough that their scores
@@ -21,7 +23,8 @@ ENCODE_SLOTS = 4096
 
 Scorer = Callable[[Int64], Tensor]
 """Row numbers of users (B,) → scores of every item (B, num_items + 1) float32; column 0 (padding)
-is ignored, −inf means "cannot be recommended". The caller may write into them; the next call may too."""
+is ignored, −inf means "cannot be recommended". The caller may write into them; the thread's next call
+may too."""
 
 
 @torch.inference_mode()
@@ -41,10 +44,13 @@ def encode(model: SASRec, histories: Sequences) -> Tensor:
     users = torch.zeros(len(histories), model.config.hidden_units, device=device)
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
-    for rows in by_slots(order, lengths, ENCODE_SLOTS):
+
+    def read(rows: Int64) -> None:
         items = torch.from_numpy(histories.select(rows).padded()).to(device)
         last = torch.from_numpy(lengths[rows, None] - 1).to(device)
         users[torch.from_numpy(rows).to(device)] = model(items, last)[:, 0]
+
+    each(read, by_slots(order, lengths, ENCODE_SLOTS))
     return users
 
 
@@ -55,19 +61,38 @@ def model_scorer(model: SASRec, histories: Sequences) -> Scorer:
     if not (model.is_finite() and torch.isfinite(users).all()):
         raise FloatingPointError("the model's weights are not finite: training has diverged")
     silent = torch.from_numpy(histories.lengths == 0).to(users.device)
-    # One memory for all blocks: to be given a fresh one costs as much time as the matrix product.
-    memory = users.new_empty(0, len(items))
+    by_vectors = vectors_scorer(users, items)
 
     def score(rows: Int64) -> Tensor:
-        nonlocal memory
-        if len(memory) < len(rows):
-            memory = users.new_empty(len(rows), len(items))
-        chosen = torch.from_numpy(rows).to(users.device)
-        scores = torch.mm(users[chosen], items.T, out=memory[: len(rows)])
-        scores[silent[chosen]] = -torch.inf
+        scores = by_vectors(rows)
+        scores[silent[torch.from_numpy(rows).to(users.device)]] = -torch.inf
         return scores
 
     return score
+
+
+def vectors_scorer(users: Tensor, items: Tensor) -> Scorer:
+    """Scores by dot products of (users, D) and (num_items + 1, D) float32."""
+    # One memory for all blocks of a thread: to be given a fresh one costs as much time as the matrix product.
+    memory = Memory()
+
+    def score(rows: Int64) -> Tensor:
+        chosen = users[torch.from_numpy(rows).to(users.device)]
+        return torch.mm(chosen, items.T, out=memory.rows(chosen, len(items)))
+
+    return score
+
+
+class Memory(threading.local):
+    """A tensor that is used again and again, each thread its own."""
+
+    _tensor: Tensor | None = None
+
+    def rows(self, like: Tensor, width: int) -> Tensor:
+        """(len(like), width) of the same type and device, of any content."""
+        if self._tensor is None or len(self._tensor) < len(like) or self._tensor.shape[1] != width:
+            self._tensor = like.new_empty(len(like), width)
+        return self._tensor[: len(like)]
 
 
 def constant_scorer(scores: Float32) -> Scorer:

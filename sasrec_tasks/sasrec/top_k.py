@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sasrec_tasks.sasrec.scoring import Scorer, blocks, candidates
 from sasrec_tasks.sasrec.sequences import Float32, Int64, Sequences
+from sasrec_tasks.sasrec.threads import each
 
 CHUNK = 64
 """Items that are represented by the best of them in the first pass of `largest`."""
@@ -19,15 +20,14 @@ Pick = Callable[[Tensor, Int64], tuple[Tensor, Tensor]]
 item indices (B, at most k)."""
 
 
-@torch.inference_mode()
 def top_k(
     score: Scorer, seen: Sequences | None, users: Int64, k: int, pick: Pick | None = None
 ) -> tuple[Float32, Int64]:
-    """k items of each user, a block of users at a time.
+    """k items of each user, a block of users at a time, by several threads.
 
     Args:
         seen: items to leave out, one sequence per user of ``users``; None leaves out nothing.
-        users: row numbers that ``score`` is asked for.
+        users: row numbers that ``score`` is asked for, by several threads at once.
         pick: which items; default: the best, best first.
 
     Returns:
@@ -36,11 +36,14 @@ def top_k(
     """
     scores = np.full((len(users), k), -np.inf, dtype=np.float32)
     items = np.zeros((len(users), k), dtype=np.int64)
-    for part in blocks(len(users)):
+
+    def choose(part: Int64) -> None:
         found = candidates(score, None if seen is None else seen.select(part), users[part])
         best, indices = pick(found, users[part]) if pick else largest(found, k)
         scores[part, : best.shape[1]] = best.cpu().numpy()
         items[part, : best.shape[1]] = indices.cpu().numpy()
+
+    each(choose, blocks(len(users)))
     return scores, items
 
 
