@@ -99,6 +99,9 @@ def main() -> None:
     )
     arguments.add_argument("--recipes", nargs="*", default=[], help="of this project, honest only")
     arguments.add_argument("--seeds", nargs="+", type=int, default=[42], help="of training")
+    arguments.add_argument(
+        "--windows", default="all", choices=["all", "last"], help="of ours; scikit-rec's are the last"
+    )
     arguments.add_argument("--max-len", type=int, default=200)
     arguments.add_argument("--epochs", type=int, default=200)
     arguments.add_argument("--patience", type=int, help="of early stopping by loss; default: all epochs")
@@ -161,6 +164,7 @@ class Bench:
                 **SETUPS[setup],
                 **{f"train.{name}": value for name, value in OURS.items()},
                 "train.random_state": seed,
+                "train.windows": options.windows,
                 "train.max_len": options.max_len,
                 "train.epochs": options.epochs,
                 "train.early_stopping_patience": options.patience,
@@ -178,7 +182,8 @@ class Bench:
 
     def ours(self, protocol: str) -> dict[str, Any]:
         """This project's model, by the settings of the page."""
-        return self._ours("ours", protocol, self.settings)
+        name = "ours" if self.options.windows == "all" else "ours, last windows"
+        return self._ours(name, protocol, self.settings)
 
     def recipe(self, name: str) -> dict[str, Any]:
         """This project's model, by a recipe, the loss included."""

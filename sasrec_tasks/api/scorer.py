@@ -11,7 +11,7 @@ from sasrec_tasks.api.estimators import SASRecEstimator
 from sasrec_tasks.api.model_card import Card, model_card
 from sasrec_tasks.api.vocabulary import Vocabulary
 from sasrec_tasks.sasrec.model import SASRec
-from sasrec_tasks.sasrec.scoring import Scorer, blocks, candidates, constant_scorer, model_scorer
+from sasrec_tasks.sasrec.scoring import Scorer, candidates, constant_scorer, model_scorer, scored_blocks
 from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Sequences
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class SequentialScorer:
         score = self.by_model(histories)
         scores = np.empty((len(histories), len(self.items)), dtype=np.float32)
         with torch.inference_mode():
-            for rows in blocks(len(histories)):
+            for rows in scored_blocks(score, len(histories)):
                 scores[rows] = candidates(score, None, rows)[:, 1:].cpu().numpy()
         scores[histories.lengths == 0] = np.nan
         return scores

@@ -29,6 +29,10 @@ from sasrec_tasks.sasrec.trainer import Progress, Trainer, copy_of
 Stopped = Literal["epochs", "patience", "time", "diverged"]
 
 
+LOSS_USERS = 128
+"""Users of whom the validation loss is computed at once."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
     """What training did; the weights are in the model."""
@@ -160,7 +164,7 @@ def validate(model: SASRec, validation: HeldOut, config: FitConfig) -> float:
     num_items, total = model.config.num_items, 0.0
     with torch.inference_mode():
         hidden = encode(model, validation.history)
-        for rows in blocks(len(validation)):  # negatives of all users at once could be gigabytes
+        for rows in blocks(len(validation), LOSS_USERS):  # negatives of all users at once could be gigabytes
             targets = validation.targets[rows]
             own = validation.seen.select(rows)
             negatives = config.negatives(num_items).draw(targets, np.arange(len(rows)), own, random)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sasrec_tasks.sasrec.metrics import MISS, Ranks
-from sasrec_tasks.sasrec.scoring import Memory, Scorer, blocks, candidates, leave_out
+from sasrec_tasks.sasrec.scoring import Memory, Scorer, candidates, leave_out, scored_blocks
 from sasrec_tasks.sasrec.sequences import HeldOut, Int64
 from sasrec_tasks.sasrec.threads import each
 
@@ -33,7 +33,7 @@ def rank_all(score: Scorer, held_out: HeldOut) -> tuple[Ranks, Ranks]:
         missed = scores.gather(1, targets) == -torch.inf
         return count.ranks(scores, target_scores, missed), with_seen
 
-    found = each(rank, blocks(len(held_out)))
+    found = each(rank, scored_blocks(score, len(held_out)))
     return _together(served for served, _ in found), _together(with_seen for _, with_seen in found)
 
 
@@ -48,7 +48,7 @@ def rank_sampled(score: Scorer, held_out: HeldOut, negatives: npt.NDArray[np.int
         target_scores = scores.gather(1, targets)
         return count.ranks(torch.cat([target_scores, scores.gather(1, among)], 1), target_scores)
 
-    return _together(each(rank, blocks(len(held_out))))
+    return _together(each(rank, scored_blocks(score, len(held_out))))
 
 
 class _Count:

@@ -14,9 +14,11 @@ from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.sequences import PADDING, Float32, Int64, Sequences
 from sasrec_tasks.sasrec.threads import each
 
-BLOCK_USERS = 128
-"""Users scored at once: enough for a matrix product at full speed, few enough that their scores
-stay near the cache."""
+BLOCK_SCORES = 2**25
+"""Scores that a thread holds at once, 128 MB."""
+
+MOST_USERS, LEAST_USERS = 256, 64
+"""Users scored at once: fewer make a matrix product slow, more don't make it faster."""
 
 ITEMS_AT_ONCE = 1024
 """Items per matrix product on a CPU. The libraries share out larger ones, of 128 rows and as many columns as a
@@ -110,10 +112,21 @@ def constant_scorer(scores: Float32) -> Scorer:
     return lambda rows: row.repeat(len(rows), 1)
 
 
-def blocks(users: int, size: int = BLOCK_USERS) -> Iterator[Int64]:
+def users_at_once(items: int) -> int:
+    """How many users are scored at once, of so many items."""
+    return min(max(BLOCK_SCORES // max(items, 1), LEAST_USERS), MOST_USERS)
+
+
+def blocks(users: int, size: int) -> Iterator[Int64]:
     """Row numbers 0…users − 1 in blocks."""
     for start in range(0, users, size):
         yield np.arange(start, min(start + size, users))
+
+
+def scored_blocks(score: Scorer, users: int) -> Iterator[Int64]:
+    """Row numbers 0…users − 1 in the blocks that ``score`` is asked for."""
+    items = score(np.arange(0)).shape[1]
+    return blocks(users, users_at_once(items))
 
 
 def candidates(score: Scorer, seen: Sequences | None, rows: Int64) -> Tensor:

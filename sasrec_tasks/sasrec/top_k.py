@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sasrec_tasks.sasrec.scoring import Scorer, blocks, candidates
+from sasrec_tasks.sasrec.scoring import Scorer, candidates, scored_blocks
 from sasrec_tasks.sasrec.sequences import Float32, Int64, Sequences
 from sasrec_tasks.sasrec.threads import each
 
@@ -43,7 +43,7 @@ def top_k(
         scores[part, : best.shape[1]] = best.cpu().numpy()
         items[part, : best.shape[1]] = indices.cpu().numpy()
 
-    each(choose, blocks(len(users)))
+    each(choose, scored_blocks(score, len(users)))
     return scores, items
 
 

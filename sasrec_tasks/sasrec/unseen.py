@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from sasrec_tasks.sasrec.scoring import blocks
 from sasrec_tasks.sasrec.sequences import PADDING, Int64, Sequences, distinct
+from sasrec_tasks.sasrec.threads import each
 
 DRAWN_AT_ONCE = 256
 """Users of one generator: with another number, other items would be drawn from the same seed."""
@@ -25,9 +26,13 @@ def sample_unseen(
         of them, then padding.
     """
     drawn = np.full((len(histories), negatives), PADDING, dtype=np.int64)
-    for block, rows in enumerate(blocks(len(histories), DRAWN_AT_ONCE)):
-        random = np.random.default_rng([random_state, block])
+
+    def draw(block: tuple[int, Int64]) -> None:
+        number, rows = block
+        random = np.random.default_rng([random_state, number])
         drawn[rows] = _sample_unseen_block(histories.select(rows), num_items, negatives, random)
+
+    each(draw, enumerate(blocks(len(histories), DRAWN_AT_ONCE)))
     return drawn
 
 

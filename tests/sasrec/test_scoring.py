@@ -8,7 +8,17 @@ import torch
 
 from sasrec_tasks.sasrec import scoring
 from sasrec_tasks.sasrec.model import SASRec
-from sasrec_tasks.sasrec.scoring import candidates, constant_scorer, encode, model_scorer
+from sasrec_tasks.sasrec.scoring import (
+    BLOCK_SCORES,
+    LEAST_USERS,
+    MOST_USERS,
+    candidates,
+    constant_scorer,
+    encode,
+    model_scorer,
+    scored_blocks,
+    users_at_once,
+)
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut, Sequences
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -86,3 +96,16 @@ def test_scores_of_one_block_are_those_of_any_other_cut_into_blocks(
         for start in range(0, len(users), size):
             part = users[start : start + size]
             torch.testing.assert_close(score(part), together[part], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("items", [1, 3_000, 100_000, 1_000_000, 10**8])
+def test_the_scores_of_a_block_fit_its_memory(items: int) -> None:
+    users = users_at_once(items)
+    assert LEAST_USERS <= users <= MOST_USERS
+    assert users == LEAST_USERS or users * items <= BLOCK_SCORES
+
+
+def test_blocks_are_all_users_in_order(random_model: ModelFactory, random_split: LeaveLastTwoOut) -> None:
+    score = model_scorer(random_model(), random_split.whole)
+    assert np.array_equal(np.concatenate([*scored_blocks(score, 1000)]), np.arange(1000))
+    assert [*scored_blocks(score, 0)] == []

@@ -17,6 +17,7 @@ from sasrec_tasks.sasrec.scoring import encode, model_scorer, vectors_scorer
 from sasrec_tasks.sasrec.sequences import HeldOut, LeaveLastTwoOut
 from sasrec_tasks.sasrec.threads import MOST, each, pool, workers
 from sasrec_tasks.sasrec.top_k import top_k
+from sasrec_tasks.sasrec.unseen import sample_unseen
 
 
 @pytest.fixture(params=[2, 5, 9])
@@ -66,7 +67,13 @@ def test_what_several_threads_score_rank_and_choose_is_what_one_does(
         score = model_scorer(model, test.history)
         ranks: list[Ranks] = [*rank_all(score, test), rank_sampled(score, test, negatives)]
         arrays = [array for each in ranks for array in (each.better, each.tied)]
-        return [encode(model, test.history).numpy(), *arrays, *top_k(score, test.seen, np.arange(1000), 4)]
+        unseen = sample_unseen(test.seen, 30, 5, random_state=0)
+        return [
+            encode(model, test.history).numpy(),
+            unseen,
+            *arrays,
+            *top_k(score, test.seen, np.arange(1000), 4),
+        ]
 
     alone = found()
     before = torch.get_num_threads()
