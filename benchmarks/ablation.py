@@ -2,8 +2,9 @@
 
     python benchmarks/ablation.py --source ml-100k.parquet --seeds 1 2 3
 
-Every variant is trained by the same budget of minutes with every seed, early stopping on validation
-items: where the budget ends training, speed counts too. Writes `results/<data>.<recipe>.ablation.json`
+Every variant is trained by the same budget with every seed, early stopping on validation items: of minutes,
+so that speed counts where the budget ends training, or with ``--epochs`` of epochs, for machines that have
+other work. Writes `results/<data>.<recipe>.ablation.json`
 beside this script, a row per variant with the mean and the spread over seeds of the validation NDCG@10
 (what settings are chosen by) and of the test figures (reported, chosen by nothing). Variants that are in
 the file already are not run again; a file of another recipe or budget is refused.
@@ -78,6 +79,7 @@ def main() -> None:
     arguments.add_argument("--recipe", default="pipeline", help="what is changed")
     arguments.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     arguments.add_argument("--minutes", type=float, default=10, help="training budget of each")
+    arguments.add_argument("--epochs", type=int, help="the budget instead of minutes")
     arguments.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     arguments.add_argument("--work", default=".demo/ablation", help="folder for the run")
     arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
@@ -89,13 +91,19 @@ def main() -> None:
     store, interactions = split_events(settings, Path(options.source).stem)
     file = options.out / f"{Path(options.source).stem}.{options.recipe}.ablation.json"
     report: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"rows": {}}
-    asked = {"settings": as_names(from_names(recipe)), "minutes": options.minutes}
+    budget: Changes = {"minutes": options.minutes}
+    limit: Changes = {"train.max_minutes": options.minutes}
+    if options.epochs is not None:
+        budget, limit = {"epochs": options.epochs}, {"train.epochs": options.epochs}
+    asked = {"settings": as_names(from_names(recipe)), **budget}
     if report["rows"]:
-        of_file = as_names(
-            from_names(report["settings"])
-        )  # a setting that is newer than the file has its default
-        if {"settings": of_file, "minutes": report["minutes"]} != asked:
-            raise SystemExit(f"{file} is of other settings or minutes: remove it, or name another --out")
+        # a setting that is newer than the file has its default
+        found: Changes = {name: report[name] for name in ("minutes", "epochs") if name in report}
+        found["settings"] = as_names(from_names(report["settings"]))
+        if found != asked:
+            raise SystemExit(
+                f"{file} is of other settings or another budget: remove it, or name another --out"
+            )
     report |= {
         "data": data(store, options.source),
         "split": "leave-last-two-out",
@@ -110,8 +118,7 @@ def main() -> None:
             if str(seed) in done["runs"]:
                 continue
             changes = {f"train.{key}": value for key, value in VARIANTS[name].items()}
-            budget = {"train.max_minutes": options.minutes, "train.random_state": seed}
-            settings = from_names({**places, **recipe, **changes, **budget})
+            settings = from_names({**places, **recipe, **changes, **limit, "train.random_state": seed})
             done["runs"][str(seed)] = measured(interactions, settings)
             done |= summary(list(done["runs"].values()))
             options.out.mkdir(parents=True, exist_ok=True)

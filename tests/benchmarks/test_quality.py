@@ -133,5 +133,14 @@ def test_an_ablation_goes_on_where_it_stopped(call: Any, monkeypatch: pytest.Mon
     assert set(rows["recipe"]["runs"]) == {"1", "2"}
     values = [run["full ndcg@10"] for run in rows["recipe"]["runs"].values()]
     assert rows["recipe"]["mean"]["full ndcg@10"] == pytest.approx(sum(values) / 2)
-    with pytest.raises(SystemExit, match="other settings or minutes"):
-        call(ablation, "--minutes", "0.02", "--seeds", "1", "--variants", "recipe")
+    for other in (["--minutes", "0.02"], ["--epochs", "1"]):
+        with pytest.raises(SystemExit, match="other settings or another budget"):
+            call(ablation, *other, "--seeds", "1", "--variants", "recipe")
+
+
+def test_the_budget_of_an_ablation_may_be_epochs(call: Any) -> None:
+    out = call(ablation, "--epochs", "2", "--seeds", "1", "--variants", "recipe")
+    report = json.loads((out / "source.pipeline.ablation.json").read_text())
+    assert report["epochs"] == 2
+    assert "minutes" not in report
+    assert report["rows"]["recipe"]["runs"]["1"]["epochs"] == 2
