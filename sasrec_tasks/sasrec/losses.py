@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sasrec_tasks.sasrec.products import dot_products
+
 Loss = Literal["bce", "gbce", "mse", "sampled_softmax", "softmax"]
 
 BLOCK_SCORES = 2**20
@@ -105,7 +107,7 @@ class _Softmax(torch.autograd.Function):
             block = slice(start, start + rows)
             weight = label[block, None] / positions
             target = targets[block, None]
-            scores = torch.mm(hidden[block], items.T, out=buffer[: len(target)])
+            scores = dot_products(hidden[block], items, out=buffer[: len(target)])
             scores[:, 0] = -torch.inf
             scores -= scores.amax(1, keepdim=True)
             shifted = scores.gather(1, target)

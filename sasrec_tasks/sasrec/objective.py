@@ -28,15 +28,15 @@ class Objective:
         Args:
             hidden: (P, D) representations.
             targets: (P,) items that followed.
-            negatives: (P, K) items for each position, or (K,) for all of them.
+            negatives: (P, K) items for each position, or (K,) distinct ones for all of them.
             labels: (P,) float32.
         """
         if self.loss == "softmax":
             return losses.softmax(hidden, model.item_vectors(), targets, labels)
         positive = (hidden * model.item_vectors(targets)).sum(-1)  # (P,)
         if negatives.dim() == 1:
-            negative = hidden @ model.item_vectors(negatives).T  # (P, K)
-            negative = negative.masked_fill(negatives == targets[:, None], -torch.inf)
+            negatives = negatives.sort().values
+            negative = without_own(hidden @ model.item_vectors(negatives).T, negatives, targets)  # (P, K)
         else:
             negative = (model.item_vectors(negatives) @ hidden.unsqueeze(-1)).squeeze(-1)  # (P, K)
         num_items = model.config.num_items
@@ -47,3 +47,18 @@ class Objective:
             log_q = math.log(negatives.shape[-1] / others)
             return losses.sampled_softmax(positive, negative, labels, log_q=log_q)
         return (losses.mse if self.loss == "mse" else losses.bce)(positive, negative, labels)
+
+
+def without_own(scores: Tensor, negatives: Tensor, targets: Tensor) -> Tensor:
+    """Scores of shared negatives, −inf where one is the position's own target: at most one of them is.
+
+    Args:
+        scores: (P, K); to compare all of them with the targets would take as long as to compute them.
+        negatives: (K,) distinct, rising.
+        targets: (P,).
+    """
+    if len(negatives) == 0:
+        return scores
+    place = torch.searchsorted(negatives, targets).clamp(max=len(negatives) - 1)[:, None]  # (P, 1)
+    is_own = negatives[place] == targets[:, None]
+    return scores.scatter(1, place, scores.gather(1, place).masked_fill(is_own, -torch.inf))

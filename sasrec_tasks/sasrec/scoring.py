@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sasrec_tasks.sasrec.batches import by_slots
 from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.products import dot_products
 from sasrec_tasks.sasrec.sequences import PADDING, Float32, Int64, Sequences
 from sasrec_tasks.sasrec.threads import each
 
@@ -19,10 +20,6 @@ BLOCK_SCORES = 2**25
 
 MOST_USERS, LEAST_USERS = 256, 64
 """Users scored at once: fewer make a matrix product slow, more don't make it faster."""
-
-ITEMS_AT_ONCE = 1024
-"""Items per matrix product on a CPU. The libraries share out larger ones, of 128 rows and as many columns as a
-catalogue has items, in ways that take up to twice as long."""
 
 ENCODE_SLOTS = 4096
 """Slots (rows × longest row) encoded at once: what passes between layers stays in the cache."""
@@ -81,15 +78,10 @@ def vectors_scorer(users: Tensor, items: Tensor) -> Scorer:
     """Scores by dot products of (users, D) and (num_items + 1, D) float32."""
     # One memory for all blocks of a thread: to be given a fresh one costs as much time as the matrix product.
     memory = Memory()
-    at_once = len(items) if users.is_cuda else ITEMS_AT_ONCE
 
     def score(rows: Int64) -> Tensor:
         chosen = users[torch.from_numpy(rows).to(users.device)]
-        scores = memory.rows(chosen, len(items))
-        for start in range(0, len(items), at_once):
-            some = slice(start, start + at_once)
-            torch.mm(chosen, items[some].T, out=scores[:, some])
-        return scores
+        return dot_products(chosen, items, out=memory.rows(chosen, len(items)))
 
     return score
 
