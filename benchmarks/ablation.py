@@ -94,7 +94,10 @@ def main() -> None:
     budget: Changes = {"minutes": options.minutes}
     limit: Changes = {"train.max_minutes": options.minutes}
     if options.epochs is not None:
-        budget, limit = {"epochs": options.epochs}, {"train.epochs": options.epochs}
+        budget, limit = (
+            {"epochs": options.epochs},
+            {"train.epochs": options.epochs, "train.max_minutes": None},
+        )
     asked = {"settings": as_names(from_names(recipe)), **budget}
     if report["rows"]:
         # a setting that is newer than the file has its default

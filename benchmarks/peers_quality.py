@@ -37,6 +37,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
 import handover
+import process
 from quality import HERE, RESULTS, data, machine, show_progress, split_events
 
 from sasrec_tasks import train
@@ -100,7 +101,10 @@ def main() -> None:
     arguments.add_argument("--recipes", nargs="*", default=[], help="of this project, honest only")
     arguments.add_argument("--seeds", nargs="+", type=int, default=[42], help="of training")
     arguments.add_argument(
-        "--windows", default="all", choices=["all", "last"], help="of ours; scikit-rec's are the last"
+        "--windows",
+        default="all",
+        choices=["all", "last"],
+        help="of *ours* by the page's settings; scikit-rec's are the last",
     )
     arguments.add_argument("--max-len", type=int, default=200)
     arguments.add_argument("--epochs", type=int, default=200)
@@ -270,7 +274,9 @@ class Bench:
         self._frame(test.history, test.users).to_csv(folder / "history.csv", index=False)
         handover.catalogue(num_items).to_csv(folder / "items.csv", index=False)
         (folder / "task.json").write_text(json.dumps({**task, "num_items": num_items}))
-        subprocess.run([python, str(PEERS / script), str(folder)], check=True)
+        subprocess.run(
+            [python, str(PEERS / script), str(folder)], check=True, env=process.environment(python)
+        )
         about = json.loads((folder / "peer.json").read_text())
         about["settings"] = task["settings"]
         return self._row(name, protocol, handover.scorer(np.load(folder / "scores.npy")), **about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -23,11 +24,17 @@ def run(python: str, *script: str, **task: Any) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         file, result = Path(folder) / "task.json", Path(folder) / "result.json"
         file.write_text(json.dumps({**task, "result": str(result)}), encoding="utf-8")
-        status = subprocess.run([python, *script, str(file)], check=False).returncode
+        status = subprocess.run([python, *script, str(file)], check=False, env=environment(python)).returncode
         if status:
             raise RuntimeError(f"{' '.join(script)} failed with exit status {status}")
         found: Result = json.loads(result.read_text(encoding="utf-8"))
     return found
+
+
+def environment(python: str) -> dict[str, str]:
+    """This process's variables; without that of OpenMP which this project has set, where the Python is another's."""
+    ours = {"GOMP_SPINCOUNT"} if python != sys.executable else set()
+    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def call(command: list[str], environment: dict[str, str]) -> float:

@@ -27,8 +27,8 @@ from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.progress import Advance, bar
 from sasrec_tasks.sasrec.model import SASRec
-from sasrec_tasks.sasrec.scoring import Scorer, blocks, constant_scorer, model_scorer
-from sasrec_tasks.sasrec.sequences import Float32, Int64
+from sasrec_tasks.sasrec.scoring import Scorer, constant_scorer, model_scorer
+from sasrec_tasks.sasrec.sequences import Float32, Int64, row_blocks
 from sasrec_tasks.sasrec.top_k import top_k
 from sasrec_tasks.tables import Published, Superseded, open_tables
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
@@ -191,7 +191,7 @@ class _Rows:
         ids = pq.ParquetFile(self.store.folder("split") / USERS, pre_buffer=False).iter_batches(
             size, columns=["USER_ID"]
         )
-        for rows, names in zip(blocks(len(self.data.events), size), ids, strict=True):
+        for rows, names in zip(row_blocks(len(self.data.events), size), ids, strict=True):
             yield from self._block(model, popular, rows, names.column(0))
             advance(int(rows[-1]) + 1)
 

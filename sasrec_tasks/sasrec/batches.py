@@ -43,7 +43,7 @@ class Batch:
         return Batch(**parts)
 
     def parts(self, number: int) -> list[Batch]:
-        """The batch as that many of about as many rows each, or as it has rows; it is not copied.
+        """The batch as that many of about as many rows each, or as it has rows; it is on the CPU, and not copied.
 
         Sums over positions and weights are those of the batch; negatives of all positions are in each part.
         """

@@ -22,15 +22,15 @@ from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.ranking import rank_all
-from sasrec_tasks.sasrec.scoring import blocks, encode, model_scorer
-from sasrec_tasks.sasrec.sequences import HeldOut, Sequences
+from sasrec_tasks.sasrec.scoring import encode, model_scorer
+from sasrec_tasks.sasrec.sequences import HeldOut, Sequences, row_blocks
 from sasrec_tasks.sasrec.trainer import Progress, Trainer, copy_of
 
 Stopped = Literal["epochs", "patience", "time", "diverged"]
 
 
 LOSS_USERS = 128
-"""Users of whom the validation loss is computed at once."""
+"""Users of whom the validation loss is computed at once; with another number, other negatives would be drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,9 @@ def validate(model: SASRec, validation: HeldOut, config: FitConfig) -> float:
     num_items, total = model.config.num_items, 0.0
     with torch.inference_mode():
         hidden = encode(model, validation.history)
-        for rows in blocks(len(validation), LOSS_USERS):  # negatives of all users at once could be gigabytes
+        for rows in row_blocks(
+            len(validation), LOSS_USERS
+        ):  # negatives of all users at once could be gigabytes
             targets = validation.targets[rows]
             own = validation.seen.select(rows)
             negatives = config.negatives(num_items).draw(targets, np.arange(len(rows)), own, random)

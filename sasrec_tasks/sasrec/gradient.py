@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,6 +17,11 @@ from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.objective import Objective
 from sasrec_tasks.sasrec.threads import pool, workers
 
+PARTS = 2
+"""Of a batch, each with masks of its own, so that weights don't hang on how many threads there are but by
+rounding. More parts are smaller, and take a sixth longer all together with four; more threads share the
+operations of these."""
+
 LEAST_SLOTS = 1024
 """Of a part: with fewer, starting an operation takes as long as the operation."""
 
@@ -23,46 +29,53 @@ LEAST_SLOTS = 1024
 class Gradient:
     """Puts a batch's gradient into the parameters of a model.
 
-    What dropout draws hangs on ``random_state``, the epoch and the number of threads.
+    What dropout draws hangs on ``random_state`` and the epoch alone.
     """
 
     def __init__(self, model: SASRec, config: FitConfig) -> None:
         self.model, self.config = model, config
-        self.parameters = list(model.parameters())
+        self.parameters = [each for each in model.parameters() if each.requires_grad]
         device = self.parameters[0].device
         self.half = is_half(config.precision, device)
-        self.parts = workers() if device.type == "cpu" else 1
+        self.parts = PARTS if device.type == "cpu" else 1
+        self._pool: ThreadPoolExecutor | None = None
+        self._random: list[torch.Generator] = []
 
     @contextmanager
-    def threads(self, epoch: int) -> Iterator[None]:
-        """In here calls are allowed, and the threads are kept."""
-        seeds = np.random.SeedSequence([self.config.random_state, epoch]).generate_state(self.parts)
+    def epoch(self, number: int) -> Iterator[None]:
+        """Calls are allowed in here; what they draw begins anew."""
+        seeds = np.random.SeedSequence([self.config.random_state, number]).generate_state(self.parts)
         self._random = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        with torch.random.fork_rng(), pool(self.parts) as self._pool:
-            torch.manual_seed(int(seeds[0]))  # of a GPU
-            yield
+        with torch.random.fork_rng(), pool(min(self.parts, workers())) as self._pool:
+            torch.manual_seed(int(seeds[0]))  # for dropout on a GPU; on a CPU each part has a generator
+            try:
+                yield
+            finally:
+                self._pool = None
 
     def __call__(self, batch: Batch) -> Tensor:
         """Set ``.grad`` to the gradient of the loss times the batch's weight.
 
         Returns:
             The mean loss over positions, a scalar.
+
+        Raises:
+            RuntimeError: outside of `epoch`.
         """
+        if self._pool is None:
+            raise RuntimeError("a gradient is computed within epoch()")
         self.model.zero_grad(set_to_none=True)
-        parts = batch.parts(min(self.parts, max(batch.inputs.numel() // LEAST_SLOTS, 1)))
-        if len(parts) == 1:
+        if self.parts == 1 or batch.inputs.numel() < self.parts * LEAST_SLOTS:
             found = [self._part(0, batch)]
+            shares = [1.0]
         else:
+            parts = batch.parts(self.parts)
             found = list(self._pool.map(self._part, range(len(parts)), parts))
+            shares = [len(part.targets) / len(batch.targets) for part in parts]
         losses, gradients = zip(*found, strict=True)
-        for parameter, *of_parts in zip(self.parameters, *gradients, strict=True):
-            first, *others = of_parts
+        for parameter, first, *others in zip(self.parameters, *gradients, strict=True):
             parameter.grad = sum(others, start=first)
-        positions = len(batch.targets)
-        return sum(
-            (loss * (len(part.targets) / positions) for loss, part in zip(losses, parts, strict=True)),
-            start=torch.zeros((), device=losses[0].device),
-        )
+        return torch.stack([loss * share for loss, share in zip(losses, shares, strict=True)]).sum()
 
     def _part(self, number: int, part: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         drawing.generator = self._random[number]

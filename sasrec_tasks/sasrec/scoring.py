@@ -12,14 +12,14 @@ from torch import Tensor
 from sasrec_tasks.sasrec.batches import by_slots
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.products import dot_products
-from sasrec_tasks.sasrec.sequences import PADDING, Float32, Int64, Sequences
+from sasrec_tasks.sasrec.sequences import PADDING, Float32, Int64, Sequences, row_blocks
 from sasrec_tasks.sasrec.threads import each
 
 BLOCK_SCORES = 2**25
-"""Scores that a thread holds at once, 128 MB."""
+"""Scores that a thread holds at once, 128 MB, unless those of `LEAST_USERS` are more."""
 
-MOST_USERS, LEAST_USERS = 256, 64
-"""Users scored at once: fewer make a matrix product slow, more don't make it faster."""
+MOST_USERS, LEAST_USERS = 256, 16
+"""Users scored at once: more don't make a matrix product faster, with fewer it is mostly a reading of all items."""
 
 ENCODE_SLOTS = 4096
 """Slots (rows × longest row) encoded at once: what passes between layers stays in the cache."""
@@ -27,7 +27,7 @@ ENCODE_SLOTS = 4096
 Scorer = Callable[[Int64], Tensor]
 """Row numbers of users (B,) → scores of every item (B, num_items + 1) float32; column 0 (padding)
 is ignored, −inf means "cannot be recommended". The caller may write into them; the thread's next call
-may too."""
+may too. It is called by several threads at once, and may be asked for no rows."""
 
 
 @torch.inference_mode()
@@ -109,16 +109,14 @@ def users_at_once(items: int) -> int:
     return min(max(BLOCK_SCORES // max(items, 1), LEAST_USERS), MOST_USERS)
 
 
-def blocks(users: int, size: int) -> Iterator[Int64]:
-    """Row numbers 0…users − 1 in blocks."""
-    for start in range(0, users, size):
-        yield np.arange(start, min(start + size, users))
+def scored_blocks(score: Scorer, users: int, held: int = 1) -> Iterator[Int64]:
+    """Row numbers 0…users − 1 in the blocks that ``score`` is asked for.
 
-
-def scored_blocks(score: Scorer, users: int) -> Iterator[Int64]:
-    """Row numbers 0…users − 1 in the blocks that ``score`` is asked for."""
+    Args:
+        held: tensors of the size of the scores that are held at once.
+    """
     items = score(np.arange(0)).shape[1]
-    return blocks(users, users_at_once(items))
+    return row_blocks(users, users_at_once(items * held))
 
 
 def candidates(score: Scorer, seen: Sequences | None, rows: Int64) -> Tensor:

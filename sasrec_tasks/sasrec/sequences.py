@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,3 +184,9 @@ def distinct(keys: Int64) -> Int64:
     """Each value once, in order: `np.unique` by sorting, which is many times as fast as its hashing here."""
     ordered = np.sort(keys)
     return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
+
+
+def row_blocks(rows: int, size: int) -> Iterator[Int64]:
+    """Row numbers 0…rows − 1 in blocks of at most ``size``."""
+    for start in range(0, rows, size):
+        yield np.arange(start, min(start + size, rows))

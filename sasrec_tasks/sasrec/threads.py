@@ -7,6 +7,7 @@ their own they meet at the end.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,21 +23,39 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class _Shared:
+    """Pools that are open, and torch's threads when there was none: a pool sets them for the whole process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.pools = 0
+        self.threads = 0
+
+
+_shared = _Shared()
+
+
 def workers() -> int:
     """How many threads have pieces of their own."""
-    return min(torch.get_num_threads(), MOST)
+    with _shared.lock:
+        return min(_shared.threads if _shared.pools else torch.get_num_threads(), MOST)
 
 
 @contextmanager
 def pool(number: int) -> Iterator[ThreadPoolExecutor]:
     """So many threads, which have torch's threads shared among them; torch has as many as before afterwards."""
-    before = torch.get_num_threads()
-    own = max(before // number, 1)
+    with _shared.lock:
+        if _shared.pools == 0:
+            _shared.threads = torch.get_num_threads()
+        _shared.pools += 1
+        own = max(_shared.threads // number, 1)
     try:
         with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(own,)) as executor:
             yield executor
     finally:
-        torch.set_num_threads(before)  # a part of it is the process's, not the thread's
+        with _shared.lock:
+            _shared.pools -= 1
+            torch.set_num_threads(_shared.threads)  # a part of it is the process's, not the thread's
 
 
 def each(work: Callable[[T], R], pieces: Iterable[T]) -> list[R]:

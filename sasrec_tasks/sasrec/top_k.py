@@ -15,6 +15,9 @@ from sasrec_tasks.sasrec.threads import each
 CHUNK = 64
 """Items that are represented by the best of them in the first pass of `largest`."""
 
+DRAWING = 4
+"""Tensors of the size of the scores that `sample_k` holds beside them, at most."""
+
 Pick = Callable[[Tensor, Int64], tuple[Tensor, Tensor]]
 """Scores (B, n) of a block, −inf for what can't be had, and its users' row numbers (B,) → scores and
 item indices (B, at most k)."""
@@ -43,7 +46,7 @@ def top_k(
         scores[part, : best.shape[1]] = best.cpu().numpy()
         items[part, : best.shape[1]] = indices.cpu().numpy()
 
-    each(choose, scored_blocks(score, len(users)))
+    each(choose, scored_blocks(score, len(users), held=DRAWING if pick else 1))
     return scores, items
 
 

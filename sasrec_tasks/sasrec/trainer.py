@@ -64,7 +64,7 @@ class Trainer:
         self.model.train()
         total = torch.zeros((), device=device)
         done, every = 0, self.batches.positions
-        with self.gradient.threads(number):
+        with self.gradient.epoch(number):
             for batch in self.batches.epoch(number):
                 positions = len(batch.targets)
                 self._set_learning_rate(number - 1 + (done + positions / 2) / every, deadline)

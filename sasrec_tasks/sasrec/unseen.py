@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sasrec_tasks.sasrec.scoring import blocks
-from sasrec_tasks.sasrec.sequences import PADDING, Int64, Sequences, distinct
+from sasrec_tasks.sasrec.sequences import PADDING, Int64, Sequences, distinct, row_blocks
 from sasrec_tasks.sasrec.threads import each
 
 DRAWN_AT_ONCE = 256
@@ -32,7 +31,7 @@ def sample_unseen(
         random = np.random.default_rng([random_state, number])
         drawn[rows] = _sample_unseen_block(histories.select(rows), num_items, negatives, random)
 
-    each(draw, enumerate(blocks(len(histories), DRAWN_AT_ONCE)))
+    each(draw, enumerate(row_blocks(len(histories), DRAWN_AT_ONCE)))
     return drawn
 
 

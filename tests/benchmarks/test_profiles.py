@@ -26,7 +26,8 @@ def test_shares_of_time_are_kept_by_name_and_drawn(
         for what in ("train", "export"):
             kinds = figures[what]["kinds"]
             assert kinds["matrix products"] > 0
-            assert sum(kinds.values()) >= figures[what]["seconds"] - 1e-6
+            assert kinds.pop(profiles.REST) > 0
+            assert 0 < sum(kinds.values()) < figures[what]["seconds"]
         assert figures["train"]["kinds"]["optimiser"] > 0
         assert figures["export"]["kinds"]["sort and top k"] > 0
     assert "<svg" in (tmp_path / "profiles.svg").read_text()

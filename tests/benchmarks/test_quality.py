@@ -144,3 +144,6 @@ def test_the_budget_of_an_ablation_may_be_epochs(call: Any) -> None:
     assert report["epochs"] == 2
     assert "minutes" not in report
     assert report["rows"]["recipe"]["runs"]["1"]["epochs"] == 2
+    out = call(ablation, "--recipe", "ten_minutes", "--epochs", "2", "--seeds", "1", "--variants", "recipe")
+    report = json.loads((out / "source.ten_minutes.ablation.json").read_text())
+    assert report["rows"]["recipe"]["runs"]["1"]["epochs"] == 2

@@ -118,3 +118,9 @@ def test_a_script_that_fails_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "fails.py").write_text("raise SystemExit(3)")
     with pytest.raises(RuntimeError, match="exit status 3"):
         process.run(sys.executable, str(tmp_path / "fails.py"))
+
+
+def test_others_get_the_variables_of_openmp_as_they_would_without_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
+    assert process.environment(sys.executable)["GOMP_SPINCOUNT"] == "1000"
+    assert "GOMP_SPINCOUNT" not in process.environment("another/bin/python")

@@ -11,12 +11,12 @@ from typing import get_args
 import pytest
 import torch
 
-from sasrec_tasks.sasrec import blocks, gradient, optimizer
+from sasrec_tasks.sasrec import gradient, optimizer
 from sasrec_tasks.sasrec.batches import Batch
 from sasrec_tasks.sasrec.checkpoint import Checkpoint
 from sasrec_tasks.sasrec.fit import build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig, Precision
-from sasrec_tasks.sasrec.gradient import Gradient, is_half
+from sasrec_tasks.sasrec.gradient import is_half
 from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.negatives import NegativeSampling
@@ -36,12 +36,14 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-def gradients(split: LeaveLastTwoOut, sizes: SASRecConfig, config: FitConfig) -> list[torch.Tensor]:
+def gradients(
+    split: LeaveLastTwoOut, sizes: SASRecConfig, config: FitConfig, epoch: int = 1
+) -> list[torch.Tensor]:
     """The first batch's, its mean loss first."""
     model = build(sizes, 1).train()
     trainer = Trainer(model, split.train, config)
     batch = next(trainer.batches.epoch(1))
-    with trainer.gradient.threads(1):
+    with trainer.gradient.epoch(epoch):
         loss = trainer.gradient(batch)
     found = [each.grad for each in model.parameters()]
     return [loss] + [(each.to_dense() if each.is_sparse else each) for each in found if each is not None]
@@ -68,48 +70,84 @@ def test_the_gradient_is_the_same_whatever_the_number_of_threads(
         torch.testing.assert_close(gradients(random_split, SIZES, config), alone)
 
 
-def test_each_thread_draws_numbers_of_its_own_and_the_same_each_time(
-    sequences: Callable[..., Sequences], threads: Callable[[int], None]
+def test_what_is_drawn_hangs_on_the_epoch_alone(
+    random_split: LeaveLastTwoOut, threads: Callable[[int], None]
 ) -> None:
-    split = LeaveLastTwoOut.of(sequences([[1, 2, 3, 4, 5, 6]] * 2))
     sizes = replace(SIZES, dropout_rate=0.5)
     threads(1)
-    alone = gradients(split, sizes, CONFIG)
-    threads(2)
-    together = gradients(split, sizes, CONFIG)
-    assert all(map(torch.equal, together, gradients(split, sizes, CONFIG)))
-    assert not torch.allclose(together[0], alone[0])
-    model = build(sizes, 1).train()
-    trainer = Trainer(model, split.train, CONFIG)
-    first, second = next(trainer.batches.epoch(1)).parts(2)
-    assert torch.equal(first.inputs, second.inputs)
-    second = replace(second, negatives=first.negatives)
-    with trainer.gradient.threads(1):
-        losses = [trainer.gradient._part(number, part)[0] for number, part in enumerate((first, second))]
-    assert losses[0] != losses[1]
+    alone = gradients(random_split, sizes, CONFIG)
+    torch.rand(1)
+    for number in (1, 2, 5):
+        threads(number)
+        torch.testing.assert_close(gradients(random_split, sizes, CONFIG), alone)
+    assert not torch.allclose(gradients(random_split, sizes, CONFIG, epoch=2)[0], alone[0])
 
 
-def test_one_thread_draws_what_torch_draws(random_split: LeaveLastTwoOut) -> None:
+def test_parts_draw_masks_of_their_own(sequences: Callable[..., Sequences]) -> None:
+    """Two users with the same items and negatives would else have the same loss."""
+    split = LeaveLastTwoOut.of(sequences([[1, 2, 3, 4, 5, 6]] * 2))
+    config = replace(CONFIG, negative_sampling="shared")
+    model = build(replace(SIZES, dropout_rate=0.5), 1).train()
+    trainer = Trainer(model, split.train, config)
+    batch = next(trainer.batches.epoch(1))
+    with trainer.gradient.epoch(1):
+        of_both = trainer.gradient(batch)
+    with trainer.gradient.epoch(1):
+        of_one = trainer.gradient(batch.parts(2)[0])
+    assert of_both != of_one
+
+
+def test_a_batch_that_is_one_part_draws_what_torch_draws(
+    random_split: LeaveLastTwoOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradient, "LEAST_SLOTS", 10**6)
     sizes = replace(SIZES, dropout_rate=0.5)
     model = build(sizes, 1).train()
     trainer = Trainer(model, random_split.train, CONFIG)
     batch = next(trainer.batches.epoch(1))
-    with trainer.gradient.threads(1):
+    with trainer.gradient.epoch(1):
         by_gradient = trainer.gradient(batch)
         by_torch = gradient.batch_loss(model, batch, CONFIG.objective)
     assert torch.equal(by_gradient, by_torch.detach())
 
 
+def test_a_gpu_gets_batches_whole(random_split: LeaveLastTwoOut, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To cut one, the processor would have to wait for it."""
+
+    def cut(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Batch, "parts", cut)
+    trainer = Trainer(build(SIZES, 1), random_split.train, CONFIG)
+    trainer.gradient.parts = 1  # as on a GPU
+    trainer.epoch(1, math.inf, lambda _: None)
+
+
+def test_frozen_weights_stay(random_split: LeaveLastTwoOut) -> None:
+    model = build(SIZES, 1)
+    model.item_embedding.weight.requires_grad = False
+    before = model.item_embedding.weight.clone()
+    fit(model, random_split.train, CONFIG)
+    assert torch.equal(model.item_embedding.weight, before)
+
+
+def test_a_gradient_outside_an_epoch_is_refused(random_split: LeaveLastTwoOut) -> None:
+    trainer = Trainer(build(SIZES, 1), random_split.train, CONFIG)
+    with pytest.raises(RuntimeError, match="within epoch"):
+        trainer.gradient(next(trainer.batches.epoch(1)))
+
+
 @pytest.mark.parametrize("killed_in", [1, 2])
-def test_a_training_by_two_threads_is_resumed_exactly(
+def test_a_training_is_resumed_exactly_by_any_number_of_threads(
     random_split: LeaveLastTwoOut, threads: Callable[[int], None], tmp_path: Path, killed_in: int
 ) -> None:
-    threads(2)
+    threads(1)
     sizes = replace(SIZES, dropout_rate=0.3)
     unbroken, resumed = build(sizes, 1), build(sizes, 1)
     fit(unbroken, random_split.train, CONFIG)
     checkpoint = Checkpoint(tmp_path / "state.safetensors", "a")
     fit(resumed, random_split.train, replace(CONFIG, epochs=killed_in), checkpoint=checkpoint)
+    threads(2)
     again = build(sizes, 9)
     assert fit(again, random_split.train, CONFIG, checkpoint=checkpoint).resumed_from_epoch == killed_in
     for name, weight in unbroken.state_dict().items():
@@ -127,28 +165,6 @@ def test_an_error_in_a_thread_is_raised_and_torch_has_its_threads_back(
     with pytest.raises(MemoryError, match="no more"):
         Trainer(build(SIZES, 1), random_split.train, CONFIG).epoch(1, math.inf, lambda _: None)
     assert torch.get_num_threads() == 3
-    assert blocks.drawing.generator is None
-
-
-def test_little_work_is_not_shared_out(
-    random_split: LeaveLastTwoOut, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gradient, "LEAST_SLOTS", 10**6)
-    parts: list[Batch] = []
-    real = Gradient._part
-
-    def spied(self: Gradient, number: int, part: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        parts.append(part)
-        return real(self, number, part)
-
-    monkeypatch.setattr(Gradient, "_part", spied)
-    threads(4)
-    trainer = Trainer(build(SIZES, 1), random_split.train, CONFIG)
-    batch = next(trainer.batches.epoch(1))
-    with trainer.gradient.threads(1):
-        trainer.gradient(batch)
-    assert len(parts) == 1
-    assert parts[0] is batch
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,35 @@ def test_an_error_is_raised_and_threads_are_as_before(threads: int) -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_pools_that_overlap_leave_torch_its_threads(threads: int) -> None:
+    """The second is opened, by a thread that is new to torch, while the first is, and closed after it."""
+    opened, closed = threading.Event(), threading.Event()
+    found: list[int] = []
+
+    def second() -> None:
+        with pool(2) as executor:
+            executor.submit(torch.get_num_threads).result()
+            found.append(workers())
+            opened.set()
+            assert closed.wait(60)
+
+    def fresh() -> None:
+        found.append(torch.get_num_threads())
+
+    other = threading.Thread(target=second)
+    with pool(2) as executor:
+        executor.submit(torch.get_num_threads).result()
+        other.start()
+        assert opened.wait(60)
+    closed.set()
+    other.join()
+    newest = threading.Thread(target=fresh)
+    newest.start()
+    newest.join()
+    assert found == [min(threads, MOST), threads]
+    assert torch.get_num_threads() == threads
+
+
 def test_what_several_threads_score_rank_and_choose_is_what_one_does(
     random_model: Callable[..., SASRec], random_split: LeaveLastTwoOut
 ) -> None:
