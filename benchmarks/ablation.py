@@ -91,13 +91,12 @@ def main() -> None:
     store, interactions = split_events(settings, Path(options.source).stem)
     file = options.out / f"{Path(options.source).stem}.{options.recipe}.ablation.json"
     report: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"rows": {}}
-    budget: Changes = {"minutes": options.minutes}
-    limit: Changes = {"train.max_minutes": options.minutes}
-    if options.epochs is not None:
-        budget, limit = (
-            {"epochs": options.epochs},
-            {"train.epochs": options.epochs, "train.max_minutes": None},
-        )
+    if options.epochs is None:
+        budget: Changes = {"minutes": options.minutes}
+        limit: Changes = {"train.max_minutes": options.minutes}
+    else:
+        budget = {"epochs": options.epochs}
+        limit = {"train.epochs": options.epochs, "train.max_minutes": None}
     asked = {"settings": as_names(from_names(recipe)), **budget}
     if report["rows"]:
         # a setting that is newer than the file has its default

@@ -30,7 +30,8 @@ Stopped = Literal["epochs", "patience", "time", "diverged"]
 
 
 LOSS_USERS = 128
-"""Users of whom the validation loss is computed at once; with another number, other negatives would be drawn."""
+"""Users of whom the validation loss is computed at once, since negatives of all could be gigabytes; with another
+number, others would be drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +165,7 @@ def validate(model: SASRec, validation: HeldOut, config: FitConfig) -> float:
     num_items, total = model.config.num_items, 0.0
     with torch.inference_mode():
         hidden = encode(model, validation.history)
-        for rows in row_blocks(
-            len(validation), LOSS_USERS
-        ):  # negatives of all users at once could be gigabytes
+        for rows in row_blocks(len(validation), LOSS_USERS):
             targets = validation.targets[rows]
             own = validation.seen.select(rows)
             negatives = config.negatives(num_items).draw(targets, np.arange(len(rows)), own, random)

@@ -65,16 +65,13 @@ class Gradient:
         if self._pool is None:
             raise RuntimeError("a gradient is computed within epoch()")
         self.model.zero_grad(set_to_none=True)
-        if self.parts == 1 or batch.inputs.numel() < self.parts * LEAST_SLOTS:
-            found = [self._part(0, batch)]
-            shares = [1.0]
-        else:
-            parts = batch.parts(self.parts)
-            found = list(self._pool.map(self._part, range(len(parts)), parts))
-            shares = [len(part.targets) / len(batch.targets) for part in parts]
-        losses, gradients = zip(*found, strict=True)
+        is_whole = self.parts == 1 or batch.inputs.numel() < self.parts * LEAST_SLOTS
+        parts = [batch] if is_whole else batch.parts(self.parts)
+        run = map if is_whole else self._pool.map
+        losses, gradients = zip(*run(self._part, range(len(parts)), parts), strict=True)
         for parameter, first, *others in zip(self.parameters, *gradients, strict=True):
             parameter.grad = sum(others, start=first)
+        shares = [len(part.targets) / len(batch.targets) for part in parts]
         return torch.stack([loss * share for loss, share in zip(losses, shares, strict=True)]).sum()
 
     def _part(self, number: int, part: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
