@@ -108,6 +108,15 @@ def spread(seconds: list[float]) -> float | None:
     return round((max(seconds) - min(seconds)) / median(seconds), 3) if len(seconds) > 1 else None
 
 
+def limit(bench: Bench, work: str) -> Row:
+    """The least seconds that the work's products take at the machine's peak, all cores."""
+    found = bench.limits()
+    return {
+        "gflop": float(f"{found[work] / 1e9:.4g}"),
+        "limit_s": float(f"{found[work] / found['peak']:.3g}"),
+    }
+
+
 def train_bce(bench: Bench) -> Rows:
     """An epoch of binary cross-entropy over the same positions."""
     epochs = bench.options.epochs
@@ -122,6 +131,7 @@ def train_bce(bench: Bench) -> Rows:
     for answer, mark in peers:
         yield {
             **row("train, BCE", "one epoch", answer["name"], mark, ours, answer["epoch"]),
+            **limit(bench, "train"),
             "quality_ours": ours["quality"]["full"],
             "quality_peer": answer["quality"]["full"],
             "quality": f"validation NDCG@10, full ranking, after {epochs} epochs",
@@ -179,7 +189,10 @@ def evaluate(bench: Bench) -> Rows:
         answer = bench.peer("scikit-rec", SCIKIT_REC, bench.options.epochs)
         ours = bench.stage("rank", run=bench.run(), model=model, repeats=bench.options.repeats)
         work = f"{ours['users']:,} users, sampled and full ranking; the peer: scoring alone"
-        yield row("evaluate", work, answer["name"], "≥ 10×", ours, answer["score"])
+        yield {
+            **row("evaluate", work, answer["name"], "≥ 10×", ours, answer["score"]),
+            **limit(bench, "serve"),
+        }
 
 
 def _model(bench: Bench) -> str:

@@ -81,6 +81,12 @@ class Bench:
         )
         return split_events(settings, Path(self.options.source).stem)
 
+    def limits(self) -> process.Result:
+        """Operations of the work on the real data, and how many the machine can do a second."""
+        if "limits" not in self._answers:
+            self._answers["limits"] = self.stage("limits", run=self.run(), settings=OURS_BCE)
+        return self._answers["limits"]
+
     def stage(self, name: str, **task: Any) -> process.Result:
         """One of `stages.py`, in a process of its own."""
         return process.run(sys.executable, str(HERE / "stages.py"), name, **task)

@@ -136,6 +136,20 @@ def _validation_negatives(interactions: Any, settings: Settings) -> Any:
     )
 
 
+def limits(run: str, settings: Result) -> Result:
+    """Floating-point operations of an epoch and of serving all test users, and the machine's fastest ``peak``."""
+    import flops
+
+    from sasrec_tasks.sasrec.trainer import Trainer
+
+    interactions, _, config, model = _training(run, settings)
+    return {
+        "train": flops.of_epoch(Trainer(model, interactions.split.train, config)),
+        "serve": flops.of_serving(model, interactions.split.test.history),
+        "peak": matmul_peak(),
+    }
+
+
 def rank(run: str, model: str, repeats: int) -> Result:
     """Read all test users' histories, and rank their test items among 100 and among all items."""
     from sasrec_tasks import contents, measures
@@ -290,6 +304,7 @@ STAGES: dict[str, Callable[..., Result]] = {
     for stage in (
         train_epochs,
         train_until,
+        limits,
         rank,
         export,
         top_k,

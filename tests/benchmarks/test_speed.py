@@ -84,6 +84,7 @@ def test_stages_beside_peers(call: Any, tmp_path: Path, monkeypatch: pytest.Monk
     assert len(rows) == 7
     assert all(row["peer_s"] in (1.0, 2.0) for row in rows.values())
     assert rows["time to quality", "scikit-rec 1.0"]["reached"]
+    assert rows["train, BCE", "RecTools BCE 1.0"]["gflop"] > rows["evaluate", "scikit-rec 1.0"]["gflop"] > 0
     kept = json.loads((tmp_path / "out" / "speed.targets.json").read_text())
     assert {target["peer"] for target in kept.values()} == {"scikit-rec", "RecTools BCE", "RecTools softmax"}
     assert (

@@ -115,7 +115,14 @@ def test_what_a_process_starts_with_is_no_growth() -> None:
 def test_a_speed_is_told_with_its_mark_quality_and_memory(tmp_path: Path) -> None:
     row = {"work": "w", "peer_s": 40.0, "ours_s": 4.0, "ratio": 10.0, "mark": "≥ 8×", "peak_rss_mb": 1234}
     rows = [
-        {**row, "stage": "train", "peer": "other 1.0", "quality_ours": 0.2, "quality_peer": 0.1},
+        {
+            **row,
+            "stage": "train",
+            "peer": "other 1.0",
+            "quality_ours": 0.2,
+            "quality_peer": 0.1,
+            "limit_s": 1.5,
+        },
         {
             **row,
             "stage": "dag",
@@ -127,7 +134,7 @@ def test_a_speed_is_told_with_its_mark_quality_and_memory(tmp_path: Path) -> Non
     ]
     (tmp_path / "speed.json").write_text(json.dumps({"rows": rows}))
     lines = tables.speed(tmp_path).splitlines()
-    assert lines[2] == "| train | w | other 1.0 | 4 | 40 | **10** | ≥ 8× | 0.2000 / 0.1000 | 1,234 |"
+    assert lines[2] == "| train | w | other 1.0 | 4 | 40 | 1.5 | **10** | ≥ 8× | 0.2000 / 0.1000 | 1,234 |"
     assert "**10 s more**" in lines[3]
 
 
