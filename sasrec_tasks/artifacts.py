@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import secrets
 import shutil
 import socket
 import tempfile
@@ -30,6 +29,7 @@ from filelock import FileLock
 
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.files import replace
 from sasrec_tasks.naming import as_names, from_names
 
 log = logging.getLogger(__name__)
@@ -305,17 +305,7 @@ class RunStore:
 
     def _write(self, name: str, content: bytes) -> None:
         """Replace a file: readers see the old content or the new, whole."""
-        if not self.is_local:
-            self.fs.pipe_file(f"{self.root}/{name}", content)
-            return
-        path = Path(self.root) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        replace(self.fs, f"{self.root}/{name}", content)
 
 
 def write_json(file: Path, value: Any) -> None:

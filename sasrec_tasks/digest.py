@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from typing import Any
 
 import duckdb
 import fsspec
+import pyarrow as pa
 
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables import open_tables
@@ -56,11 +58,11 @@ def write(url: str, version: int | None = None) -> dict[str, Any]:
             f"table={url!r}: no publish in it{'' if version is None else f' up to version {version}'}"
         )
     earlier = next((published for published in publishes if published.version < this.version), None)
-    with duckdb.connect(config={"autoinstall_known_extensions": False}) as db:
-        db.register("new", tables.rows(this.version))
+    with tempfile.TemporaryDirectory(prefix="digest-") as scratch, _database(scratch) as db:
+        _load(db, "new", tables.rows(this.version))
         figures = db.sql(FIGURES).to_arrow_table().to_pylist()[0]
         if earlier:
-            db.register("old", tables.rows(earlier.version))
+            _load(db, "old", tables.rows(earlier.version))
             figures |= db.sql(CHANGES).to_arrow_table().to_pylist()[0]
     digest = {
         "table": url,
@@ -76,3 +78,14 @@ def write(url: str, version: int | None = None) -> dict[str, Any]:
     fs.pipe_file(path, json.dumps(digest, indent=2).encode())
     log.info("digest: %s", json.dumps(digest))
     return {**digest, "digest": place}
+
+
+def _database(folder: str) -> duckdb.DuckDBPyConnection:
+    """On disk: two versions of a large table need not fit in memory."""
+    return duckdb.connect(f"{folder}/digest.duckdb", config={"autoinstall_known_extensions": False})
+
+
+def _load(db: duckdb.DuckDBPyConnection, name: str, rows: pa.RecordBatchReader) -> None:
+    db.register("rows", rows)
+    db.execute(f"CREATE TABLE {name} AS SELECT USER_ID, RANK, ITEM_ID, ORIGIN FROM rows")
+    db.unregister("rows")

@@ -9,14 +9,15 @@ running `export` again publishes the run again. A run of an earlier `as_of` than
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sasrec_tasks import contents, trained
@@ -106,7 +107,9 @@ def _export(store: RunStore, settings: Settings, folder: Path) -> Summary:
     assert settings.as_of is not None
     tables = open_tables(settings.table)
     version: int | None = None
-    with bar("export", len(rows.data.events), "users") as advance:  # here: rows are made in another thread
+    with bar(
+        "export", len(rows.data.events), "users"
+    ) as advance:  # here: a driver may read the rows in another thread
         try:
             version = tables.publish(
                 rows.batches(advance),
@@ -132,14 +135,20 @@ def _export(store: RunStore, settings: Settings, folder: Path) -> Summary:
                 newer,
                 settings.as_of.isoformat(),
             )
-    written = ds.dataset(folder / OWN_ROWS) if version is None else tables.rows(version)
+    written = _counts(
+        tables.rows(version) if version is not None else pq.ParquetFile(folder / OWN_ROWS).iter_batches()
+    )
     summary: Summary = {
         "table": settings.table,
         "version": version,
         "published": version is not None,
-        "rows": written.count_rows(),
+        "rows": written["rows"],
         "users": len(rows.data.events),
-        "users_by_origin": _users_by_origin(written, len(rows.data.events)),
+        "users_by_origin": {
+            "model": written["model"],
+            "popular": written["popular"],
+            "none": len(rows.data.events) - written["model"] - written["popular"],
+        },
         "metrics": {
             f"{protocol}.{metric}": metrics[protocol][metric]
             for protocol in ("sampled", "full")
@@ -151,13 +160,15 @@ def _export(store: RunStore, settings: Settings, folder: Path) -> Summary:
     return summary
 
 
-def _users_by_origin(written: ds.Dataset, users: int) -> dict[str, int]:
-    """Who is served by the model, by popularity, and not at all (has seen everything)."""
-    firsts = written.filter(ds.field("RANK") == 1)
-    served = {
-        origin: firsts.filter(ds.field("ORIGIN") == origin).count_rows() for origin in ("model", "popular")
-    }
-    return {**served, "none": users - sum(served.values())}
+def _counts(written: Iterable[pa.RecordBatch]) -> Counter[str]:
+    """Rows that were written, and users who are served by the model, and by popularity."""
+    counts = Counter({"rows": 0, "model": 0, "popular": 0})
+    for batch in written:
+        counts["rows"] += len(batch)
+        firsts = batch.filter(pc.equal(batch.column("RANK"), 1))
+        for origin in pc.value_counts(firsts.column("ORIGIN")).to_pylist():
+            counts[origin["values"]] += origin["counts"]
+    return counts
 
 
 class _Rows:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
+from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import create_table_with_add_actions
 
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Published, Superseded
+from sasrec_tasks.tables.delta_files import DataFiles
+from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Published, require_latest
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +41,8 @@ class DeltaTables:
         table = _open(self.url)
         if table is None:
             return
-        history = {int(entry["version"]): entry for entry in reversed(table.history())}  # oldest first
-        metadata = {
-            found["run_id"]: found for entry in history.values() if (found := _metadata(entry)) is not None
-        }
+        history = {int(entry["version"]): entry for entry in table.history()}
+        metadata = _metadata_of_runs(table)
         version, last_run = int(table.version()), None
         run = _run_of(table)  # of the newest version, errors are not taken for "nothing there"
         while True:
@@ -55,6 +55,18 @@ class DeltaTables:
             if version not in history:  # the table began here, or its log was cleaned up
                 return
             run = _run_of_older(self.url, version)
+
+    def kept(self) -> Iterator[Published]:
+        """All that can be served again; see `Tables`."""
+        table = _open(self.url)
+        if table is None:
+            return
+        metadata = _metadata_of_runs(table)
+        for version in range(int(table.version()), -1, -1):
+            if run := _run_of_older(self.url, version):
+                yield Published(
+                    version=version, run_id=run[0], as_of=run[1], metadata=metadata.get(run[0], {})
+                )
 
     def publish(
         self,
@@ -77,9 +89,7 @@ class DeltaTables:
         if done := self._published_run(run_id):
             log.info("export: run %s is version %d of %s already", run_id, done.version, self.url)
             return done
-        newest = next(self.published(), None)
-        if newest and newest.as_of > as_of:
-            raise Superseded(newest)
+        require_latest(next(self.published(), None), as_of)
         popular_version = self._publish_popular(popular, run_id)
         content = {
             **metadata,
@@ -87,25 +97,36 @@ class DeltaTables:
             "as_of": as_of.isoformat(),
             "popular_version": popular_version,
         }
-        watched = _Watched(rows)
-        reader = pa.RecordBatchReader.from_batches(RECOMMENDATIONS, watched.rows())
         try:
-            version = _replace(self.url, table, reader, content)
+            version = _replace(self.url, table, rows, RECOMMENDATIONS, content)
         except OSError:
-            if watched.error:
-                raise watched.error from None
             if done := self._published_run(run_id):  # by another try of this task
                 return done
             raise
         return Published(version=version, run_id=run_id, as_of=as_of, metadata=content)
 
-    def rows(self, version: int) -> ds.Dataset:
-        """A version of the recommendations."""
-        return DeltaTable(self.url, version=version).to_pyarrow_dataset()
+    def rollback(self, to: Published) -> Published:
+        """Serve an earlier version again; see `Tables`."""
+        newest = next(self.published(), None)
+        if newest is None or newest.run_id == to.run_id:
+            return to if newest is None else newest
+        _restore_run(self.popular_url, to.run_id)
+        content = {**to.metadata, "run_id": to.run_id, "as_of": to.as_of.isoformat()}
+        content["rolled_back"] = {"run_id": newest.run_id, "version": newest.version}
+        version = _restore(_opened(self.url), to.version, content)
+        return Published(version=version, run_id=to.run_id, as_of=to.as_of, metadata=content)
+
+    def rows(self, version: int) -> pa.RecordBatchReader:
+        """The rows of a version."""
+        return DeltaTable(self.url, version=version).to_pyarrow_dataset().scanner().to_reader()
 
     def for_users(self, users: Sequence[str]) -> pa.Table:
         """The rows of some users; see `Tables`."""
-        rows = _opened(self.url).to_pyarrow_dataset().to_table(filter=ds.field("USER_ID").isin(list(users)))
+        rows = (
+            _opened(self.url)
+            .to_pyarrow_dataset()
+            .to_table(filter=ds.field("USER_ID").isin(pa.array(users, pa.string())))
+        )
         return rows.sort_by([("USER_ID", "ascending"), ("RANK", "ascending")])
 
     def popular(self) -> pa.Table:
@@ -120,27 +141,12 @@ class DeltaTables:
         if (version := _version_of(table, run_id)) is not None:
             return version  # an earlier try came this far
         try:
-            return _replace(self.popular_url, table, popular.cast(POPULAR), {"run_id": run_id})
+            return _replace(
+                self.popular_url, table, popular.cast(POPULAR).to_batches(), POPULAR, {"run_id": run_id}
+            )
         except OSError:
             if (version := _version_of(_open(self.popular_url), run_id)) is not None:
                 return version  # by another try of this task
-            raise
-
-
-class _Watched:
-    """Keeps what goes wrong while rows are made: deltalake passes it on as text alone."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
-        self.batches = batches
-        self.error: BaseException | None = None
-
-    def rows(self) -> Iterator[pa.RecordBatch]:
-        try:
-            yield from self.batches
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            self.error = error
             raise
 
 
@@ -167,26 +173,34 @@ def _opened(url: str) -> DeltaTable:
     return table
 
 
-def _replace(url: str, table: DeltaTable | None, rows: Any, content: dict[str, Any]) -> int:
+def _replace(
+    url: str,
+    table: DeltaTable | None,
+    rows: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    content: dict[str, Any],
+) -> int:
     """Replace all rows in one commit on top of the version that was looked at; fails if it is not the newest."""
-    try:
-        write_deltalake(
-            url if table is None else table,
-            rows,
-            mode="error" if table is None else "overwrite",
-            commit_properties=CommitProperties(
-                custom_metadata={METADATA: json.dumps(content)}, max_commit_retries=0
-            ),
-        )
-    except SchemaMismatchError as error:
+    if table is not None and (has := pa.schema(table.schema().to_arrow())).names != schema.names:
         raise BadSettings(
-            f"table={url!r}: holds other columns than recommendations ({error}): name another table"
-        ) from error
+            f"table={url!r}: holds other columns than recommendations ({', '.join(has.names)}): name another table"
+        )
+    added = DataFiles(url).write(rows, schema)
+    properties = CommitProperties(custom_metadata={METADATA: json.dumps(content)}, max_commit_retries=0)
+    try:
+        if table is None:
+            create_table_with_add_actions(
+                url, Schema.from_arrow(schema), added, mode="error", commit_properties=properties
+            )
+        else:
+            table.create_write_transaction(
+                added, mode="overwrite", schema=schema, commit_properties=properties
+            )
     except CommitFailedError as error:
         raise OSError(f"{url}: was written to by another run meanwhile: try again ({error})") from error
     except DeltaError as error:
         raise OSError(f"{url}: can't be written: {error}") from error
-    return int((DeltaTable(url) if table is None else table).version())
+    return 0 if table is None else int(table.version()) + 1  # without retries it is on top of what was there
 
 
 def _run_of(table: DeltaTable) -> tuple[str, datetime] | None:
@@ -208,10 +222,39 @@ def _run_of_older(url: str, version: int) -> tuple[str, datetime] | None:
         return None
 
 
+def _restore(table: DeltaTable, version: int, content: dict[str, Any]) -> int:
+    """Make an earlier version's rows those of the next; its number."""
+    try:
+        table.restore(
+            version, commit_properties=CommitProperties(custom_metadata={METADATA: json.dumps(content)})
+        )
+    except DeltaError as error:
+        raise OSError(f"{table.table_uri}: version {version} can't be restored: {error}") from error
+    table.update_incremental()
+    return int(table.version())
+
+
+def _restore_run(url: str, run_id: str) -> None:
+    """Restore the newest version that holds a run's rows."""
+    table = _opened(url)
+    for version in range(int(table.version()), -1, -1):
+        if (run := _run_of_older(url, version)) and run[0] == run_id:
+            if version < table.version():
+                _restore(table, version, {"run_id": run_id})
+            return
+    raise OSError(f"{url}: holds no rows of run {run_id} any more: choose another version")
+
+
 def _version_of(table: DeltaTable | None, run_id: str) -> int | None:
     """The table's version, if its rows are a run's."""
     run = None if table is None else _run_of(table)
     return int(table.version()) if table is not None and run and run[0] == run_id else None
+
+
+def _metadata_of_runs(table: DeltaTable) -> dict[str, dict[str, Any]]:
+    """Run → what its latest publish or rollback said."""
+    entries = reversed(table.history())  # oldest first: the latest wins
+    return {found["run_id"]: found for entry in entries if (found := _metadata(entry)) is not None}
 
 
 def _metadata(entry: dict[str, Any]) -> dict[str, Any] | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
-from pyarrow.dataset import Dataset
 
 RECOMMENDATIONS = pa.schema(
     [
@@ -31,8 +30,8 @@ class Published:
     """One version of the table that holds a run's rows."""
 
     version: int
-    run_id: str  # read off the rows
-    as_of: datetime  # read off the rows
+    run_id: str
+    as_of: datetime
     metadata: dict[str, Any] = field(default_factory=dict)  # of the publish; empty if not known
 
 
@@ -45,12 +44,19 @@ class Superseded(Exception):  # noqa: N818 - it says what is the case
 
 
 class Tables(Protocol):
-    """The recommendations and the popular items beside them."""
+    """The recommendations and the popular items beside them.
+
+    A version is a whole: those who read see all rows of one or all rows of another, at any moment.
+    """
 
     url: str
 
     def published(self) -> Iterator[Published]:
         """What is published, newest first, without what was rolled back; nothing where no table is."""
+        ...
+
+    def kept(self) -> Iterator[Published]:
+        """All versions that can be served again, newest first, with those that were rolled back."""
         ...
 
     def publish(
@@ -62,17 +68,27 @@ class Tables(Protocol):
         as_of: datetime,
         metadata: dict[str, Any],
     ) -> Published:
-        """Replace both tables by a run's rows, each in one atomic version, popular items first.
+        """Replace both tables by a run's rows, in one atomic version, or popular items first.
 
         A run that is already published is not published again: what is there is returned.
 
         Raises:
             Superseded: rows of a later `as_of` are published; nothing is written.
+            OSError: another run was published meanwhile, or the place can't be written to. Trying
+                again is safe.
         """
         ...
 
-    def rows(self, version: int) -> Dataset:
-        """A version of the recommendations."""
+    def rollback(self, to: Published) -> Published:
+        """Serve an earlier version again, both tables; a new version says so.
+
+        Args:
+            to: one of `kept`; nothing is done if its run is served already.
+        """
+        ...
+
+    def rows(self, version: int) -> pa.RecordBatchReader:
+        """The recommendations of a version, to be read once."""
         ...
 
     def for_users(self, users: Sequence[str]) -> pa.Table:
@@ -82,3 +98,34 @@ class Tables(Protocol):
     def popular(self) -> pa.Table:
         """The popular items, best first."""
         ...
+
+
+def require_latest(newest: Published | None, as_of: datetime) -> None:
+    """Refuse to replace rows of a later `as_of`.
+
+    Raises:
+        Superseded: what is published is later.
+    """
+    if newest and newest.as_of > as_of:
+        raise Superseded(newest)
+
+
+class Watched:
+    """Keeps what goes wrong while rows are made: libraries that read them pass it on as text alone."""
+
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        self.batches = batches
+        self.error: BaseException | None = None
+
+    def reader(self) -> pa.RecordBatchReader:
+        """The rows, of the table's columns."""
+        return pa.RecordBatchReader.from_batches(RECOMMENDATIONS, self._rows())
+
+    def _rows(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self.batches
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise

@@ -1,0 +1,189 @@
+"""Plain parquet files, a folder for each publish, and a file that names the one to read.
+
+`CURRENT.json` holds the newest version and, by paths below its folder, the files of its rows:
+
+    {"version": 3, "run_id": …, "as_of": …, "recommendations": "publishes/…/recommendations.parquet",
+     "popular": "publishes/…/popular.parquet", "kept": […]}
+
+It is replaced in one step, and files that it has named stay as they are for as long as their version is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from sasrec_tasks import files
+from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Published, require_latest
+from sasrec_tasks.tables.versions import Version, Versions
+
+log = logging.getLogger(__name__)
+
+PREFIX = "parquet+"
+POINTER = "CURRENT.json"
+FILES = {"recommendations": "recommendations.parquet", "popular": "popular.parquet"}
+ROW_GROUP = 65_536
+"""Rows; of a table in order of USER_ID, one group holds a user's."""
+
+
+class ParquetTables:
+    """`parquet+<folder or fsspec URL>`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        try:
+            self.fs, root = fsspec.core.url_to_fs(self.url.removeprefix(PREFIX))
+        except (ImportError, ValueError) as error:
+            raise BadSettings(f"table={url!r}: {error}") from error
+        self.root = root.rstrip("/")
+
+    def published(self) -> Iterator[Published]:
+        """What is published, newest first; see `Tables`."""
+        return self._versions().served()
+
+    def kept(self) -> Iterator[Published]:
+        """All that can be served again; see `Tables`."""
+        return reversed(self._versions().kept.values())
+
+    def publish(
+        self,
+        rows: Iterator[pa.RecordBatch],
+        popular: pa.Table,
+        *,
+        run_id: str,
+        as_of: datetime,
+        metadata: dict[str, Any],
+    ) -> Published:
+        """Publish a run once; see `Tables`."""
+        before = self._versions()
+        if done := before.of_run(run_id):
+            log.info("export: run %s is version %d of %s already", run_id, done.version, self.url)
+            return done
+        require_latest(before.newest, as_of)
+        place = f"publishes/{before.next:06d}-{secrets.token_hex(4)}"
+        try:
+            self._write(place, rows, popular)
+            with self._lock():
+                now = self._versions()
+                if done := now.of_run(run_id):  # by another try of this task
+                    return done
+                if now.newest != before.newest:
+                    raise OSError(f"{self.url}: was written to by another run meanwhile: try again")
+                version = Version(
+                    version=now.next,
+                    place=place,
+                    follows=now.newest.version if now.newest else None,
+                    run_id=run_id,
+                    as_of=as_of,
+                    metadata={**metadata, "run_id": run_id, "as_of": as_of.isoformat()},
+                )
+                self._point_at(version, now)
+        finally:
+            self._remove_unless_kept(place)
+        return version
+
+    def rollback(self, to: Published) -> Published:
+        """Serve an earlier version again; see `Tables`."""
+        with self._lock():
+            versions = self._versions()
+            if versions.newest and versions.newest.run_id == to.run_id:
+                return versions.newest
+            version = versions.back_to(to.version)
+            self._point_at(version, versions)
+        return version
+
+    def rows(self, version: int) -> pa.RecordBatchReader:
+        """The rows of a version."""
+        place = self._versions().kept[version].place
+        return self._dataset(place, "recommendations").scanner().to_reader()
+
+    def for_users(self, users: Sequence[str]) -> pa.Table:
+        """The rows of some users; see `Tables`."""
+        dataset = self._dataset(self._newest().place, "recommendations")
+        rows = dataset.to_table(filter=ds.field("USER_ID").isin(pa.array(users, pa.string())))
+        return rows.sort_by([("USER_ID", "ascending"), ("RANK", "ascending")])
+
+    def popular(self) -> pa.Table:
+        """The popular items, best first."""
+        return self._dataset(self._newest().place, "popular").to_table().sort_by("RANK")
+
+    # Files
+
+    def _newest(self) -> Version:
+        newest = self._versions().newest
+        if newest is None:
+            raise BadSettings(
+                f"table={self.url!r}: no table there: check the setting, or publish a run first"
+            )
+        return newest
+
+    def _versions(self) -> Versions:
+        try:
+            content = json.loads(self.fs.cat_file(f"{self.root}/{POINTER}"))
+            return Versions(
+                Version(**{**entry, "as_of": datetime.fromisoformat(entry["as_of"])})
+                for entry in content["kept"]
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return Versions()
+        except (ValueError, KeyError, TypeError) as error:
+            raise OSError(
+                f"{self.url}/{POINTER}: damaged ({error}): restore it from a copy, or name another table"
+            ) from error
+
+    def _point_at(self, version: Version, others: Versions) -> None:
+        entries = [*others.kept.values(), version]
+        content = {
+            "version": version.version,
+            "run_id": version.run_id,
+            "as_of": version.as_of.isoformat(),
+            **{name: f"{version.place}/{file}" for name, file in FILES.items()},
+            "kept": [{**asdict(entry), "as_of": entry.as_of.isoformat()} for entry in entries],
+        }
+        files.replace(self.fs, f"{self.root}/{POINTER}", json.dumps(content, indent=1).encode())
+
+    def _write(self, place: str, rows: Iterator[pa.RecordBatch], popular: pa.Table) -> None:
+        try:
+            self.fs.makedirs(f"{self.root}/{place}", exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise BadSettings(f"table={self.url!r}: is or lies in a file: name a folder") from error
+        for name, schema, batches in (
+            ("popular", POPULAR, popular.cast(POPULAR).to_batches()),
+            ("recommendations", RECOMMENDATIONS, rows),
+        ):
+            with (
+                self.fs.open(f"{self.root}/{place}/{FILES[name]}", "wb") as file,
+                pq.ParquetWriter(file, schema, compression="zstd") as writer,
+            ):
+                for batch in batches:
+                    writer.write_batch(batch, row_group_size=ROW_GROUP)
+
+    def _remove_unless_kept(self, place: str) -> None:
+        kept = {version.place for version in self._versions().kept.values()}
+        if place not in kept and self.fs.exists(f"{self.root}/{place}"):
+            self.fs.rm(f"{self.root}/{place}", recursive=True)
+
+    def _dataset(self, place: str, name: str) -> ds.Dataset:
+        return ds.dataset(f"{self.root}/{place}/{FILES[name]}", filesystem=self.fs, format="parquet")
+
+    def _lock(self) -> AbstractContextManager[Any]:
+        """Held while the pointer is replaced; object stores have none."""
+        if not files.is_local(self.fs):
+            return nullcontext()
+        from filelock import FileLock  # readers need none
+
+        Path(self.root).mkdir(parents=True, exist_ok=True)
+        return FileLock(Path(self.root) / ".lock", timeout=600)

@@ -1,0 +1,244 @@
+"""PostgreSQL: rows copied into a table of their own, and views that are switched to it.
+
+For `…?table=shop.recommendations` there are, in the schema `shop`:
+
+- `recommendations` and `recommendations_popular`, views: what consumers read;
+- `recommendations_0_1f2e`, … and `recommendations_popular_0_1f2e`, …: the rows of a publish, with an index on USER_ID;
+- `recommendations_versions`: what was published when, and which rows it serves.
+
+A publish is one transaction, the views switched at its end: a connection that is lost leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import pyarrow as pa
+
+from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Published, Watched, require_latest
+from sasrec_tasks.tables.versions import Version, Versions
+
+log = logging.getLogger(__name__)
+
+SCHEMES = ("postgresql", "postgres")
+NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,39}\.)?[A-Za-z_][A-Za-z0-9_]{0,29}")
+LOCK_TIMEOUT = "60s"
+"""How long switching a view waits for a consumer's long transaction, and other consumers behind it."""
+
+VERSIONS = """
+CREATE TABLE IF NOT EXISTS {versions} (
+    version bigint PRIMARY KEY, place text NOT NULL, follows bigint, run_id text NOT NULL,
+    as_of timestamptz NOT NULL, metadata text NOT NULL, at timestamptz NOT NULL DEFAULT now()
+)"""
+
+
+class PostgresTables:
+    """`postgresql://…?table=recommendations`; what else stands in the URL is libpq's."""
+
+    def __init__(self, url: str) -> None:
+        self.url = without_password(url)
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        self.name = query.pop("table", "recommendations")
+        if not NAME.fullmatch(self.name):
+            raise BadSettings(
+                f"table={self.url!r}: {self.name!r} is no name of a table: letters, digits and _, at most 30, "
+                "a schema before it if need be (?table=shop.recommendations)"
+            )
+        self.uri = urlunsplit((*parts[:3], urlencode(query), ""))
+
+    def published(self) -> Iterator[Published]:
+        """What is published, newest first; see `Tables`."""
+        with self._connection() as cursor:
+            versions = self._versions(cursor)
+        return versions.served()
+
+    def kept(self) -> Iterator[Published]:
+        """All that can be served again; see `Tables`."""
+        with self._connection() as cursor:
+            versions = self._versions(cursor)
+        return reversed(versions.kept.values())
+
+    def publish(
+        self,
+        rows: Iterator[pa.RecordBatch],
+        popular: pa.Table,
+        *,
+        run_id: str,
+        as_of: datetime,
+        metadata: dict[str, Any],
+    ) -> Published:
+        """Publish a run once; see `Tables`."""
+        with self._connection() as cursor:
+            before = self._versions(cursor)
+            if done := before.of_run(run_id):
+                log.info("export: run %s is version %d of %s already", run_id, done.version, self.url)
+                return done
+            require_latest(before.newest, as_of)
+            place = f"{before.next}_{secrets.token_hex(4)}"
+            watched = Watched(rows)
+            try:
+                self._copy(cursor, self._table("popular", place), popular.cast(POPULAR).to_reader())
+                self._copy(cursor, self._table("", place), watched.reader())
+            except Exception:
+                if watched.error:
+                    raise watched.error from None
+                raise
+            now = self._locked_versions(cursor)
+            if done := now.of_run(run_id):  # by another try of this task, while the rows were copied
+                return done
+            if now.newest != before.newest:
+                raise OSError(f"{self.url}: was written to by another run meanwhile: try again")
+            version = Version(
+                version=now.next,
+                place=place,
+                follows=now.newest.version if now.newest else None,
+                run_id=run_id,
+                as_of=as_of,
+                metadata={**metadata, "run_id": run_id, "as_of": as_of.isoformat()},
+            )
+            self._serve(cursor, version)
+            cursor.connection.commit()
+        return version
+
+    def rollback(self, to: Published) -> Published:
+        """Serve an earlier version again; see `Tables`."""
+        with self._connection() as cursor:
+            versions = self._locked_versions(cursor)
+            if versions.newest and versions.newest.run_id == to.run_id:
+                return versions.newest
+            version = versions.back_to(to.version)
+            self._serve(cursor, version)
+            cursor.connection.commit()
+        return version
+
+    def rows(self, version: int) -> pa.RecordBatchReader:
+        """The rows of a version, in order of USER_ID and RANK."""
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            with self._connection() as cursor:
+                place = self._versions(cursor).kept[version].place
+                cursor.execute(f"SELECT {_columns(RECOMMENDATIONS)} FROM {self._table('', place)}")
+                for batch in cursor.fetch_record_batch():
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=RECOMMENDATIONS)
+
+        return pa.RecordBatchReader.from_batches(RECOMMENDATIONS, batches())
+
+    def for_users(self, users: Sequence[str]) -> pa.Table:
+        """The rows of some users; see `Tables`."""
+        if not users:
+            return RECOMMENDATIONS.empty_table()
+        marks = ", ".join(f"${n}" for n in range(1, len(users) + 1))
+        rows = self._read(RECOMMENDATIONS, "", f'WHERE "USER_ID" IN ({marks})', tuple(users))
+        return rows.sort_by([("USER_ID", "ascending"), ("RANK", "ascending")])
+
+    def popular(self) -> pa.Table:
+        """The popular items, best first."""
+        return self._read(POPULAR, "popular").sort_by("RANK")
+
+    # SQL
+
+    def _read(self, schema: pa.Schema, kind: str, where: str = "", values: tuple[str, ...] = ()) -> pa.Table:
+        with self._connection() as cursor:
+            if self._versions(cursor).newest is None:
+                raise BadSettings(
+                    f"table={self.url!r}: no table there: check the setting, or publish a run first"
+                )
+            cursor.execute(f"SELECT {_columns(schema)} FROM {self._table(kind)} {where}", parameters=values)
+            return pa.Table.from_arrays(cursor.fetch_arrow_table().columns, schema=schema)
+
+    def _copy(self, cursor: Any, table: str, rows: pa.RecordBatchReader) -> None:
+        """A new table with an index, visible to others when the transaction ends."""
+        schema, _, name = table.rpartition(".")
+        cursor.adbc_ingest(
+            name.strip('"'), rows, mode="create", **({"db_schema_name": schema.strip('"')} if schema else {})
+        )
+        if "USER_ID" in rows.schema.names:
+            cursor.execute(f'CREATE INDEX ON {table} ("USER_ID")')
+            cursor.execute(f"ANALYZE {table}")
+
+    def _serve(self, cursor: Any, version: Version) -> None:
+        """Write a version down, and switch the views to its rows."""
+        cursor.execute(
+            f"INSERT INTO {self._table('versions')} (version, place, follows, run_id, as_of, metadata)"
+            " VALUES ($1::text::bigint, $2, $3::text::bigint, $4, $5::text::timestamptz, $6)",
+            parameters=(
+                str(version.version),
+                version.place,
+                None if version.follows is None else str(version.follows),
+                version.run_id,
+                version.as_of.isoformat(),
+                json.dumps(version.metadata),
+            ),
+        )
+        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        for kind, schema in (("", RECOMMENDATIONS), ("popular", POPULAR)):
+            cursor.execute(
+                f"CREATE OR REPLACE VIEW {self._table(kind)} AS "
+                f"SELECT {_columns(schema)} FROM {self._table(kind, version.place)}"
+            )
+
+    def _locked_versions(self, cursor: Any) -> Versions:
+        """The versions, which no other publisher changes until this transaction ends."""
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext($1))", parameters=(self._table("versions"),))
+        cursor.execute(VERSIONS.format(versions=self._table("versions")))
+        return self._versions(cursor)
+
+    def _versions(self, cursor: Any) -> Versions:
+        cursor.execute("SELECT to_regclass($1) IS NOT NULL", parameters=(self._table("versions"),))
+        if not cursor.fetchone()[0]:
+            return Versions()
+        cursor.execute(
+            f"SELECT version, place, follows, run_id, as_of, metadata FROM {self._table('versions')}"
+        )
+        found = cursor.fetch_arrow_table().to_pylist()
+        return Versions(Version(**{**row, "metadata": json.loads(row["metadata"])}) for row in found)
+
+    def _table(self, kind: str = "", place: str = "") -> str:
+        """Quoted name: of a view, or of the table that holds a publish's rows."""
+        schema, _, name = self.name.rpartition(".")
+        whole = "_".join(part for part in (name, kind, place) if part)
+        return f'"{schema}"."{whole}"' if schema else f'"{whole}"'
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        """A cursor in a transaction, which is undone unless it was committed."""
+        try:
+            from adbc_driver_manager import Error
+            from adbc_driver_postgresql import dbapi
+        except ImportError as error:
+            raise BadSettings(
+                f"table={self.url!r}: needs PostgreSQL's driver: pip install 'sasrec-tasks[postgres]'"
+            ) from error
+        try:
+            with dbapi.connect(self.uri) as connection, connection.cursor() as cursor:
+                try:
+                    yield cursor
+                finally:
+                    connection.rollback()
+        except Error as error:
+            said = " ".join(str(error).split())
+            raise OSError(f"{self.url}: {said}") from error
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    query = [(name, value) for name, value in parse_qsl(parts.query) if name != "password"]
+    return urlunsplit(
+        (parts.scheme, f"{user.partition(':')[0]}{at}{place}", parts.path, urlencode(query), "")
+    )
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f'"{name}"' for name in schema.names)

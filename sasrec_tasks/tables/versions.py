@@ -1,0 +1,55 @@
+"""The versions of a table whose kind keeps no history by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from sasrec_tasks.tables.protocol import Published
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version(Published):
+    """One version: whose rows are served, and what was served before."""
+
+    place: str  # of the rows, shared by versions that serve the same publish
+    follows: int | None  # the version before, without those that were rolled back
+
+
+class Versions:
+    """All that are kept, in order."""
+
+    def __init__(self, kept: Iterable[Version] = ()) -> None:
+        self.kept = {version.version: version for version in sorted(kept, key=lambda each: each.version)}
+
+    @property
+    def newest(self) -> Version | None:
+        """The one that is served."""
+        return next(reversed(self.kept.values()), None)
+
+    @property
+    def next(self) -> int:
+        """Number of the next version."""
+        return self.newest.version + 1 if self.newest else 0
+
+    def served(self) -> Iterator[Version]:
+        """The newest, the one before it, and so on, without those that were rolled back."""
+        version = self.newest
+        while version:
+            yield version
+            version = None if version.follows is None else self.kept.get(version.follows)
+
+    def of_run(self, run_id: str) -> Version | None:
+        """A run's version, if it has not been rolled back."""
+        return next((version for version in self.served() if version.run_id == run_id), None)
+
+    def back_to(self, version: int) -> Version:
+        """The next version, which serves an earlier one again.
+
+        Raises:
+            KeyError: it is not kept.
+        """
+        earlier, newest = self.kept[version], self.newest
+        assert newest is not None
+        metadata = {**earlier.metadata, "rolled_back": {"run_id": newest.run_id, "version": newest.version}}
+        return replace(earlier, version=self.next, metadata=metadata)
