@@ -1,7 +1,7 @@
 """`sasrec-tasks`: the pipeline without Airflow, one task of a run, and what people ask of the table.
 
 Exit status: 0 published (or done; a run whose table holds a later as_of is done too), 1 failed,
-2 bad usage or settings, 3 the gate refused.
+2 bad usage or settings, 3 the gate refused, 4 the table is not fresh (`check`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from sasrec_tasks import cli_table
 from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.cli_table import AsJson, TableUrl
 from sasrec_tasks.config import Settings
-from sasrec_tasks.errors import BadSettings, GateRefused, RetryCannotHelp, exit_status
+from sasrec_tasks.errors import BadSettings, GateRefused, NotFresh, RetryCannotHelp, exit_status
 from sasrec_tasks.naming import as_names, from_names, parse_assignments, read_yaml
 
 app = typer.Typer(
@@ -32,6 +34,8 @@ app = typer.Typer(
 
 log = logging.getLogger(__name__)
 
+KINDS: dict[type[Exception], str] = {GateRefused: "Gate refused", NotFresh: "Not fresh"}
+
 stdout = Console()
 stderr = Console(stderr=True)
 
@@ -40,9 +44,6 @@ Source = Annotated[
 ]
 Store = Annotated[
     str, typer.Option(envvar="SASREC_STORE", help="Folder or fsspec URL that holds a folder per run.")
-]
-TableUrl = Annotated[
-    str, typer.Option("--table", envvar="SASREC_TABLE", help="Where the recommendations are published.")
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings.")]
 Set = Annotated[
@@ -53,7 +54,6 @@ Set = Annotated[
 ]
 RunId = Annotated[str, typer.Option(help="Name of the run; an existing one is gone on with.")]
 AsOf = Annotated[str, typer.Option(help="Read no events at or after this moment (ISO 8601); now by default.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
 
 
 @app.command()
@@ -143,27 +143,7 @@ def show(
     stdout.print(report(_existing(store, run_id) if run_id else newest_run(store)))
 
 
-@app.command()
-def recommend(
-    table: TableUrl,
-    user: Annotated[str, typer.Option(help="USER_ID.")],
-    top_k: Annotated[int, typer.Option(min=1, help="At most so many items.")] = 10,
-    as_json: AsJson = False,
-) -> None:
-    """Print a user's rows; the popular items for a user who is not in the table."""
-    from sasrec_tasks.tables import open_tables
-    from sasrec_tasks.terminal import listed
-
-    tables = open_tables(table)
-    rows = tables.for_users([user]).slice(0, top_k)
-    known = len(rows) > 0
-    rows = rows if known else tables.popular().slice(0, top_k)
-    if as_json:
-        typer.echo(json.dumps(rows.to_pylist(), default=str))
-        return
-    if not known:
-        typer.echo(f"{user}: not in {table}, so the popular items:", err=True)
-    stdout.print(listed(rows))
+cli_table.add_to(app)
 
 
 @app.command()
@@ -229,7 +209,7 @@ def main() -> None:
     except Exception as error:
         if not isinstance(error, RetryCannotHelp | OSError):
             raise
-        kind = "Gate refused" if isinstance(error, GateRefused) else "Error"
+        kind = KINDS.get(type(error), "Error")
         typer.echo(f"{kind}: {error}", err=True)
         sys.exit(exit_status(error))
     except KeyboardInterrupt:

@@ -281,7 +281,8 @@ class Settings(Group):
     """Folder or fsspec URL that holds a folder per run."""
 
     table: str = Field(default="", title="Table")
-    """Where the recommendations are published (a Delta Lake table)."""
+    """Where the recommendations are published: the folder or URL of a Delta Lake table, `parquet+<folder>`,
+    `postgresql://…?table=…` or `connection:ID?table=…`; several with commas between, the first is the primary."""
 
     as_of: Moment | None = Field(default=None, title="As of")
     """Events at or after this moment are not read. None: the run's data interval end, or now."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from typing import Any
 
-import duckdb
 import fsspec
-import pyarrow as pa
 
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.tables import open_tables
+from sasrec_tasks.tables import compare, open_tables
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +40,8 @@ def write(url: str, version: int | None = None) -> dict[str, Any]:
         version: of the table; None is the newest.
 
     Returns:
-        The digest, which also lies at `<url>_digest/<version>.json`: rows, users, items,
-        users_served_popular, and against the previous publish users_new, users_gone, overlap (mean
+        The digest, which also lies at `<folder>_digest/<version>.json` unless the table is in a database: rows,
+        users, items, users_served_popular, and against the previous publish users_new, users_gone, overlap (mean
         share of a user's items that were there before) and users_with_the_same_items.
 
     Raises:
@@ -58,11 +55,10 @@ def write(url: str, version: int | None = None) -> dict[str, Any]:
             f"table={url!r}: no publish in it{'' if version is None else f' up to version {version}'}"
         )
     earlier = next((published for published in publishes if published.version < this.version), None)
-    with tempfile.TemporaryDirectory(prefix="digest-") as scratch, _database(scratch) as db:
-        _load(db, "new", tables.rows(this.version))
+    old = earlier.version if earlier else None
+    with compare.versions(tables, new=this.version, old=old) as db:
         figures = db.sql(FIGURES).to_arrow_table().to_pylist()[0]
         if earlier:
-            _load(db, "old", tables.rows(earlier.version))
             figures |= db.sql(CHANGES).to_arrow_table().to_pylist()[0]
     digest = {
         "table": url,
@@ -72,20 +68,11 @@ def write(url: str, version: int | None = None) -> dict[str, Any]:
         "previous_version": earlier.version if earlier else None,
         **figures,
     }
-    place = f"{tables.url}_digest/{this.version}.json"
+    log.info("digest: %s", json.dumps(digest))
+    if tables.folder is None:  # a database has no place for a file
+        return digest
+    place = f"{tables.folder}_digest/{this.version}.json"
     fs, path = fsspec.core.url_to_fs(place)
     fs.makedirs(path.rpartition("/")[0], exist_ok=True)
     fs.pipe_file(path, json.dumps(digest, indent=2).encode())
-    log.info("digest: %s", json.dumps(digest))
     return {**digest, "digest": place}
-
-
-def _database(folder: str) -> duckdb.DuckDBPyConnection:
-    """On disk: two versions of a large table need not fit in memory."""
-    return duckdb.connect(f"{folder}/digest.duckdb", config={"autoinstall_known_extensions": False})
-
-
-def _load(db: duckdb.DuckDBPyConnection, name: str, rows: pa.RecordBatchReader) -> None:
-    db.register("rows", rows)
-    db.execute(f"CREATE TABLE {name} AS SELECT USER_ID, RANK, ITEM_ID, ORIGIN FROM rows")
-    db.unregister("rows")

@@ -29,6 +29,12 @@ class GateRefused(RetryCannotHelp):
     exit_status = 3
 
 
+class NotFresh(RetryCannotHelp):
+    """The table is older, or serves fewer users, than was asked for."""
+
+    exit_status = 4
+
+
 def exit_status(error: BaseException) -> int:
-    """Exit status of the command line: 1 failed, 2 bad usage or settings, 3 gate refused."""
+    """Exit status of the command line: 1 failed, 2 bad usage or settings, 3 gate refused, 4 not fresh."""
     return error.exit_status if isinstance(error, RetryCannotHelp) else 1

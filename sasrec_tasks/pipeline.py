@@ -44,7 +44,8 @@ def start(settings: Settings, run_id: str) -> RunStore:
         place = getattr(settings, name)
         if not place:
             raise BadSettings(f"{name}: not set: give it as a setting, or as {environment_name(name)}")
-        roots.check(name, place, settings.ingest.allowed_roots)
+        for each in roots.places(place) if name == "table" else [place]:
+            roots.check(name, each, settings.ingest.allowed_roots)
     if own := settings.validate_.schema_file:
         try:
             build_schema(Path(own))
@@ -181,13 +182,15 @@ def triggered_settings(
         dict.fromkeys(
             (
                 *filter(None, (root.strip() for root in (deployment("allowed_roots") or "").split(","))),
-                *(roots.without_pattern(place) for place in own.values() if place),
+                *(roots.without_pattern(own[name]) for name in ("source", "store") if own[name]),
+                *roots.places(own["table"]),
             )
         )
     )  # each once
     for name in PLACES:
-        if getattr(chosen, name):
-            roots.check(name, getattr(chosen, name), allowed_roots)
+        place = getattr(chosen, name)
+        for each in roots.places(place) if name == "table" else filter(None, [place]):
+            roots.check(name, each, allowed_roots)
     update: dict[str, Any] = {name: getattr(chosen, name) or own[name] for name in PLACES}
     update["as_of"] = chosen.as_of or as_of
     if chosen.source:  # `ingest` follows links, and holds what they lead to against the same list

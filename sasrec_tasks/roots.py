@@ -27,17 +27,27 @@ def check(name: str, url: str, roots: Iterable[str] | None) -> None:
     if roots is None:
         return
     roots = list(roots)
-    if not any(_is_under(url, root) for root in roots):
+    if not any(_is_under(_where(url), _where(root)) for root in roots):
         raise BadSettings(
             f"{name}={url!r}: outside the allowed roots ({', '.join(roots) or 'none is set'}): "
             "use a place under one of them, or have the operator add it to SASREC_ALLOWED_ROOTS"
         )
 
 
+def places(value: str) -> list[str]:
+    """The places that a setting names, with commas between."""
+    return [place for part in value.split(",") if (place := part.strip())]
+
+
 def without_pattern(url: str) -> str:
     """The folder that holds whatever a glob can match; a place without a pattern as it is."""
     fixed = re.split(r"[*?\[]", url, maxsplit=1)[0]
     return url if fixed == url else fixed.rpartition("/")[0] or "/"
+
+
+def _where(url: str) -> str:
+    """A place without the kind of its table."""
+    return url.removeprefix("parquet+")
 
 
 def _is_under(url: str, root: str) -> bool:

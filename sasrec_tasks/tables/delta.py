@@ -30,6 +30,7 @@ class DeltaTables:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        self.folder: str | None = self.url
         self.popular_url = f"{self.url}_popular"
 
     def published(self) -> Iterator[Published]:
@@ -110,28 +111,31 @@ class DeltaTables:
         newest = next(self.published(), None)
         if newest is None or newest.run_id == to.run_id:
             return to if newest is None else newest
-        _restore_run(self.popular_url, to.run_id)
+        popular = _opened(self.popular_url)
+        if (earlier := _newest_of_run(popular, to.run_id)) < popular.version():
+            _restore(popular, earlier, {"run_id": to.run_id})
         content = {**to.metadata, "run_id": to.run_id, "as_of": to.as_of.isoformat()}
         content["rolled_back"] = {"run_id": newest.run_id, "version": newest.version}
         version = _restore(_opened(self.url), to.version, content)
         return Published(version=version, run_id=to.run_id, as_of=to.as_of, metadata=content)
 
-    def rows(self, version: int) -> pa.RecordBatchReader:
-        """The rows of a version."""
-        return DeltaTable(self.url, version=version).to_pyarrow_dataset().scanner().to_reader()
+    def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """The rows of a version; see `Tables`."""
+        return _opened(self.url, version).to_pyarrow_dataset().scanner(columns and list(columns)).to_reader()
 
-    def for_users(self, users: Sequence[str]) -> pa.Table:
+    def for_users(self, users: Sequence[str], version: int | None = None) -> pa.Table:
         """The rows of some users; see `Tables`."""
-        rows = (
-            _opened(self.url)
-            .to_pyarrow_dataset()
-            .to_table(filter=ds.field("USER_ID").isin(pa.array(users, pa.string())))
-        )
+        wanted = ds.field("USER_ID").isin(pa.array(users, pa.string()))
+        rows = _opened(self.url, version).to_pyarrow_dataset().to_table(filter=wanted)
         return rows.sort_by([("USER_ID", "ascending"), ("RANK", "ascending")])
 
-    def popular(self) -> pa.Table:
-        """The popular items, best first."""
-        return _opened(self.popular_url).to_pyarrow_table().sort_by("RANK")
+    def popular(self, version: int | None = None) -> pa.Table:
+        """The popular items, best first; see `Tables`."""
+        table = _opened(self.popular_url)
+        if version is not None:
+            run = _run_of(_opened(self.url, version))
+            table = _opened(self.popular_url, _newest_of_run(table, run[0] if run else ""))
+        return table.to_pyarrow_table().sort_by("RANK")
 
     def _published_run(self, run_id: str) -> Published | None:
         return next((published for published in self.published() if published.run_id == run_id), None)
@@ -166,10 +170,15 @@ def _open(url: str) -> DeltaTable | None:
         ) from error
 
 
-def _opened(url: str) -> DeltaTable:
+def _opened(url: str, version: int | None = None) -> DeltaTable:
     table = _open(url)
     if table is None:
         raise BadSettings(f"table={url!r}: no table there: check the setting, or publish a run first")
+    if version is not None and version != table.version():
+        try:
+            table = DeltaTable(url, version=version)
+        except DeltaError as error:
+            raise OSError(f"{url}: version {version} is not kept: {error}") from error
     return table
 
 
@@ -234,14 +243,12 @@ def _restore(table: DeltaTable, version: int, content: dict[str, Any]) -> int:
     return int(table.version())
 
 
-def _restore_run(url: str, run_id: str) -> None:
-    """Restore the newest version that holds a run's rows."""
-    table = _opened(url)
+def _newest_of_run(table: DeltaTable, run_id: str) -> int:
+    """The newest version that holds a run's rows."""
+    url = table.table_uri
     for version in range(int(table.version()), -1, -1):
         if (run := _run_of_older(url, version)) and run[0] == run_id:
-            if version < table.version():
-                _restore(table, version, {"run_id": run_id})
-            return
+            return version
     raise OSError(f"{url}: holds no rows of run {run_id} any more: choose another version")
 
 

@@ -44,8 +44,9 @@ class ParquetTables:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        self.folder: str | None = self.url.removeprefix(PREFIX)
         try:
-            self.fs, root = fsspec.core.url_to_fs(self.url.removeprefix(PREFIX))
+            self.fs, root = fsspec.core.url_to_fs(self.folder)
         except (ImportError, ValueError) as error:
             raise BadSettings(f"table={url!r}: {error}") from error
         self.root = root.rstrip("/")
@@ -101,34 +102,25 @@ class ParquetTables:
             versions = self._versions()
             if versions.newest and versions.newest.run_id == to.run_id:
                 return versions.newest
-            version = versions.back_to(to.version)
+            version = versions.back_to(to.version, self.url)
             self._point_at(version, versions)
         return version
 
-    def rows(self, version: int) -> pa.RecordBatchReader:
-        """The rows of a version."""
-        place = self._versions().kept[version].place
-        return self._dataset(place, "recommendations").scanner().to_reader()
+    def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """The rows of a version; see `Tables`."""
+        return self._dataset(version, "recommendations").scanner(columns and list(columns)).to_reader()
 
-    def for_users(self, users: Sequence[str]) -> pa.Table:
+    def for_users(self, users: Sequence[str], version: int | None = None) -> pa.Table:
         """The rows of some users; see `Tables`."""
-        dataset = self._dataset(self._newest().place, "recommendations")
-        rows = dataset.to_table(filter=ds.field("USER_ID").isin(pa.array(users, pa.string())))
+        wanted = ds.field("USER_ID").isin(pa.array(users, pa.string()))
+        rows = self._dataset(version, "recommendations").to_table(filter=wanted)
         return rows.sort_by([("USER_ID", "ascending"), ("RANK", "ascending")])
 
-    def popular(self) -> pa.Table:
-        """The popular items, best first."""
-        return self._dataset(self._newest().place, "popular").to_table().sort_by("RANK")
+    def popular(self, version: int | None = None) -> pa.Table:
+        """The popular items, best first; see `Tables`."""
+        return self._dataset(version, "popular").to_table().sort_by("RANK")
 
     # Files
-
-    def _newest(self) -> Version:
-        newest = self._versions().newest
-        if newest is None:
-            raise BadSettings(
-                f"table={self.url!r}: no table there: check the setting, or publish a run first"
-            )
-        return newest
 
     def _versions(self) -> Versions:
         try:
@@ -176,7 +168,8 @@ class ParquetTables:
         if place not in kept and self.fs.exists(f"{self.root}/{place}"):
             self.fs.rm(f"{self.root}/{place}", recursive=True)
 
-    def _dataset(self, place: str, name: str) -> ds.Dataset:
+    def _dataset(self, version: int | None, name: str) -> ds.Dataset:
+        place = self._versions().at(version, self.url).place
         return ds.dataset(f"{self.root}/{place}/{FILES[name]}", filesystem=self.fs, format="parquet")
 
     def _lock(self) -> AbstractContextManager[Any]:

@@ -42,10 +42,16 @@ CREATE TABLE IF NOT EXISTS {versions} (
 
 
 class PostgresTables:
-    """`postgresql://…?table=recommendations`; what else stands in the URL is libpq's."""
+    """`postgresql://…?table=recommendations`; what else stands in the URL is libpq's.
 
-    def __init__(self, url: str) -> None:
-        self.url = without_password(url)
+    Args:
+        shown: what messages name instead of the URL.
+    """
+
+    folder: str | None = None
+
+    def __init__(self, url: str, shown: str = "") -> None:
+        self.url = shown or without_password(url)
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.name = query.pop("table", "recommendations")
@@ -116,44 +122,46 @@ class PostgresTables:
             versions = self._locked_versions(cursor)
             if versions.newest and versions.newest.run_id == to.run_id:
                 return versions.newest
-            version = versions.back_to(to.version)
+            version = versions.back_to(to.version, self.url)
             self._serve(cursor, version)
             cursor.connection.commit()
         return version
 
-    def rows(self, version: int) -> pa.RecordBatchReader:
-        """The rows of a version, in order of USER_ID and RANK."""
+    def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """The rows of a version, in the order in which they came; see `Tables`."""
+        schema = pa.schema([RECOMMENDATIONS.field(name) for name in columns or RECOMMENDATIONS.names])
+        with self._connection() as cursor:
+            place = self._versions(cursor).at(version, self.url).place
 
         def batches() -> Iterator[pa.RecordBatch]:
             with self._connection() as cursor:
-                place = self._versions(cursor).kept[version].place
-                cursor.execute(f"SELECT {_columns(RECOMMENDATIONS)} FROM {self._table('', place)}")
+                cursor.execute(f"SELECT {_columns(schema)} FROM {self._table('', place)}")
                 for batch in cursor.fetch_record_batch():
-                    yield pa.RecordBatch.from_arrays(batch.columns, schema=RECOMMENDATIONS)
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
-        return pa.RecordBatchReader.from_batches(RECOMMENDATIONS, batches())
+        return pa.RecordBatchReader.from_batches(schema, batches())
 
-    def for_users(self, users: Sequence[str]) -> pa.Table:
+    def for_users(self, users: Sequence[str], version: int | None = None) -> pa.Table:
         """The rows of some users; see `Tables`."""
-        if not users:
-            return RECOMMENDATIONS.empty_table()
-        marks = ", ".join(f"${n}" for n in range(1, len(users) + 1))
-        rows = self._read(RECOMMENDATIONS, "", f'WHERE "USER_ID" IN ({marks})', tuple(users))
+        marks = ", ".join(f"${n}" for n in range(1, len(users) + 1)) or "NULL"
+        rows = self._read(RECOMMENDATIONS, "", version, f'WHERE "USER_ID" IN ({marks})', tuple(users))
         return rows.sort_by([("USER_ID", "ascending"), ("RANK", "ascending")])
 
-    def popular(self) -> pa.Table:
-        """The popular items, best first."""
-        return self._read(POPULAR, "popular").sort_by("RANK")
+    def popular(self, version: int | None = None) -> pa.Table:
+        """The popular items, best first; see `Tables`."""
+        return self._read(POPULAR, "popular", version).sort_by("RANK")
 
     # SQL
 
-    def _read(self, schema: pa.Schema, kind: str, where: str = "", values: tuple[str, ...] = ()) -> pa.Table:
+    def _read(
+        self, schema: pa.Schema, kind: str, version: int | None, where: str = "", values: tuple[str, ...] = ()
+    ) -> pa.Table:
         with self._connection() as cursor:
-            if self._versions(cursor).newest is None:
-                raise BadSettings(
-                    f"table={self.url!r}: no table there: check the setting, or publish a run first"
-                )
-            cursor.execute(f"SELECT {_columns(schema)} FROM {self._table(kind)} {where}", parameters=values)
+            place = self._versions(cursor).at(version, self.url).place
+            cursor.execute(
+                f"SELECT {_columns(schema)} FROM {self._table(kind, place)} {where}",
+                parameters=values or None,
+            )
             return pa.Table.from_arrays(cursor.fetch_arrow_table().columns, schema=schema)
 
     def _copy(self, cursor: Any, table: str, rows: pa.RecordBatchReader) -> None:

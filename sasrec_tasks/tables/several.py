@@ -1,0 +1,86 @@
+"""Several tables in one publish: the first says what is published, the others follow it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from sasrec_tasks.tables.protocol import Published, Tables
+
+log = logging.getLogger(__name__)
+
+
+class SeveralTables:
+    """A primary table, whose newest version names the champion, and others with the same rows."""
+
+    def __init__(self, primary: Tables, others: Sequence[Tables]) -> None:
+        self.primary, self.others = primary, others
+        self.url, self.folder = primary.url, primary.folder
+
+    def published(self) -> Iterator[Published]:
+        """What is published in the primary table; see `Tables`."""
+        return self.primary.published()
+
+    def kept(self) -> Iterator[Published]:
+        """What the primary table can serve again; see `Tables`."""
+        return self.primary.kept()
+
+    def publish(
+        self,
+        rows: Iterator[pa.RecordBatch],
+        popular: pa.Table,
+        *,
+        run_id: str,
+        as_of: datetime,
+        metadata: dict[str, Any],
+    ) -> Published:
+        """Publish in each table in turn; trying again goes on with those that are missing. See `Tables`.
+
+        Returns:
+            The version of the primary table.
+        """
+        published = self.primary.publish(rows, popular, run_id=run_id, as_of=as_of, metadata=metadata)
+        for table in self.others:
+            copied = table.publish(
+                iter(self.primary.rows(published.version)),
+                popular,
+                run_id=run_id,
+                as_of=as_of,
+                metadata=metadata,
+            )
+            log.info("export: run %s is version %d of %s", run_id, copied.version, table.url)
+        return published
+
+    def rollback(self, to: Published) -> Published:
+        """Roll each table back to the run; the primary last, so that trying again goes on. See `Tables`.
+
+        Raises:
+            OSError: one of the others does not keep the run's rows any more.
+        """
+        found = [(table, _of_run(table, to.run_id)) for table in self.others]
+        for table, theirs in found:
+            table.rollback(theirs)
+        return self.primary.rollback(to)
+
+    def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """The rows of a version of the primary table; see `Tables`."""
+        return self.primary.rows(version, columns)
+
+    def for_users(self, users: Sequence[str], version: int | None = None) -> pa.Table:
+        """The rows of some users in the primary table; see `Tables`."""
+        return self.primary.for_users(users, version)
+
+    def popular(self, version: int | None = None) -> pa.Table:
+        """The popular items of the primary table; see `Tables`."""
+        return self.primary.popular(version)
+
+
+def _of_run(table: Tables, run_id: str) -> Published:
+    found = next((kept for kept in table.kept() if kept.run_id == run_id), None)
+    if found is None:
+        raise OSError(f"{table.url}: holds no rows of run {run_id} any more: choose another version")
+    return found

@@ -1,0 +1,77 @@
+"""Several tables in one publish: the same rows in each, a failure is made good, and back together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sasrec_tasks.tables import Published, open_tables
+from sasrec_tasks.tables.parquet import ParquetTables
+
+Publish = Callable[..., Published]
+Runs = Callable[[str], list[str]]
+
+numbers = itertools.count()
+
+
+@pytest.fixture
+def urls(tmp_path: Path, postgres: str) -> list[str]:
+    return [f"{tmp_path}/delta", f"parquet+{tmp_path}/plain", f"{postgres}&table=several_{next(numbers)}"]
+
+
+def test_each_has_the_same_rows_and_the_first_says_the_version(
+    urls: list[str], publish: Publish, runs: Runs
+) -> None:
+    publish(urls[0], "before")
+    published = publish(", ".join(urls), "a")
+    assert published.version == 1
+    first, *others = [open_tables(url).for_users(["u", "v"]) for url in urls]
+    assert first["RUN_ID"].to_pylist() == ["a", "a"]
+    assert all(rows.equals(first) for rows in others)
+    assert runs(",".join(urls)) == ["a", "before"]
+    assert open_tables(",".join(urls)).url == urls[0]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0]])
+def test_a_table_that_failed_is_made_good_without_a_second_version_in_the_first(
+    urls: list[str], order: list[int], publish: Publish, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = ",".join(urls[place] for place in order)
+    publish(url, "a")
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ParquetTables, "_write", fail)
+        with pytest.raises(ConnectionError):
+            publish(url, "b")
+    assert runs(urls[order[0]]) == ["b", "a"]
+    assert runs(urls[order[1]]) == runs(urls[order[2]]) == ["a"]
+    assert publish(url, "b").version == 1
+    assert [runs(each) for each in urls] == [["b", "a"]] * 3
+    assert all(len(list(open_tables(each).kept())) == 2 for each in urls)
+
+
+def test_they_go_back_together(urls: list[str], publish: Publish, runs: Runs) -> None:
+    url = ",".join(urls)
+    publish(urls[1], "first here")  # versions need not be the same
+    for run_id in "ab":
+        publish(url, run_id)
+    to = next(kept for kept in open_tables(url).kept() if kept.run_id == "a")
+    assert open_tables(url).rollback(to).version == 2
+    assert [runs(each)[0] for each in urls] == ["a"] * 3
+
+
+def test_they_stay_where_they_are_if_one_can_not_go_back(
+    urls: list[str], publish: Publish, runs: Runs
+) -> None:
+    publish(urls[0], "a")
+    publish(",".join(urls), "b")
+    to = next(kept for kept in open_tables(urls[0]).kept() if kept.run_id == "a")
+    with pytest.raises(OSError, match="no rows of run a"):
+        open_tables(",".join(urls)).rollback(to)
+    assert [runs(each)[0] for each in urls] == ["b"] * 3
