@@ -11,7 +11,7 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, Variable, dag, get_current_context, task
+from airflow.sdk import Asset, Connection, Variable, dag, get_current_context, task
 
 RECOMMENDATIONS = Asset(name="sasrec_recommendations", uri="sasrec://recommendations")
 
@@ -19,13 +19,15 @@ RECOMMENDATIONS = Asset(name="sasrec_recommendations", uri="sasrec://recommendat
 @task(execution_timeout=timedelta(minutes=30), retries=2, inlets=[RECOMMENDATIONS])
 def digest() -> dict[str, Any]:
     """Describe the version that was published; of a manual run, the newest."""
+    from sasrec_tasks import connections
     from sasrec_tasks.digest import write
 
     events = get_current_context()["triggering_asset_events"].get(RECOMMENDATIONS, [])
-    if events:
-        extra = events[-1].extra
-        return write(extra["table"], extra["version"])
-    return write(Variable.get("sasrec_table", default=None) or os.environ["SASREC_TABLE"])
+    with connections.use(lambda name: Connection.get(name).get_uri()):
+        if events:
+            extra = events[-1].extra
+            return write(extra["table"], extra["version"])
+        return write(Variable.get("sasrec_table", default=None) or os.environ["SASREC_TABLE"])
 
 
 @dag(schedule=[RECOMMENDATIONS], catchup=False, max_active_runs=1, doc_md=__doc__, tags=["recommendations"])

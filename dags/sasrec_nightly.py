@@ -30,6 +30,7 @@ from typing import Any
 
 from airflow.sdk import (
     Asset,
+    Connection,
     ExceptionRetryPolicy,
     Param,
     RetryAction,
@@ -39,7 +40,7 @@ from airflow.sdk import (
     get_current_context,
     task,
 )
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSkipException
 
 from sasrec_tasks.errors import RetryCannotHelp
 from sasrec_tasks.naming import form
@@ -102,6 +103,15 @@ def deployment(name: str) -> str | None:
     return Variable.get(f"sasrec_{name}", default=None) or os.environ.get(f"SASREC_{name.upper()}")
 
 
+def connection(name: str) -> str:
+    """The address of an Airflow Connection, for `connection:<name>` as source or table; kept in memory only."""
+    try:
+        uri: str = Connection.get(name).get_uri()
+    except AirflowNotFoundException as error:
+        raise KeyError(name) from error
+    return uri
+
+
 def as_of(dag_run: Any) -> datetime:
     """The end of the run's data interval; of a manual run, the moment it was triggered for."""
     moment: datetime = (dag_run.run_type != "manual" and dag_run.data_interval_end) or dag_run.run_after
@@ -113,30 +123,35 @@ def step(name: str, minutes: int) -> Any:
 
     @task(task_id=name, doc_md=HELP[name], execution_timeout=timedelta(minutes=minutes))
     def call(before: dict[str, Any]) -> dict[str, Any]:
-        from sasrec_tasks.pipeline import run_task
-
         return {"run": before["run"], **run_task(name, before["run"])}
 
     return call
 
 
+def run_task(name: str, run: str) -> dict[str, Any]:
+    """One task of a run, which may look up connections."""
+    from sasrec_tasks import connections, pipeline
+
+    with connections.use(connection):
+        return pipeline.run_task(name, run)
+
+
 @task(doc_md=HELP["ingest"], execution_timeout=timedelta(hours=2))
 def ingest() -> dict[str, Any]:
     """Start the run, then read the source."""
-    from sasrec_tasks import pipeline
+    from sasrec_tasks import connections, pipeline
 
     context = get_current_context()
     dag_run = context["dag_run"]
     settings = pipeline.triggered_settings(context["params"], dag_run.conf or {}, deployment, as_of(dag_run))
-    store = pipeline.start(settings, dag_run.run_id)
-    return {"run": store.uri, **pipeline.run_task("ingest", store.uri)}
+    with connections.use(connection):
+        store = pipeline.start(settings, dag_run.run_id)
+    return {"run": store.uri, **run_task("ingest", store.uri)}
 
 
 @task(doc_md=HELP["export"], execution_timeout=timedelta(hours=2), outlets=[RECOMMENDATIONS])
 def export(before: dict[str, Any]) -> dict[str, Any]:
     """Publish, and tell those who wait for the table."""
-    from sasrec_tasks.pipeline import run_task
-
     summary = run_task("export", before["run"])
     if not summary["published"]:
         raise AirflowSkipException(f"{summary['table']} holds a newer run")

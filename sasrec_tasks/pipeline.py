@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import fsspec
 
@@ -45,6 +46,7 @@ def start(settings: Settings, run_id: str) -> RunStore:
         if not place:
             raise BadSettings(f"{name}: not set: give it as a setting, or as {environment_name(name)}")
         for each in roots.places(place) if name == "table" else [place]:
+            _refuse_password(name, each)
             roots.check(name, each, settings.ingest.allowed_roots)
     if own := settings.validate_.schema_file:
         try:
@@ -55,6 +57,16 @@ def start(settings: Settings, run_id: str) -> RunStore:
     store = RunStore.of(settings.store, run_id)
     store.freeze(settings)
     return store
+
+
+def _refuse_password(name: str, place: str) -> None:
+    """Settings are kept in the run's folder, and shown."""
+    parts = urlsplit(place)
+    if parts.password or "password" in dict(parse_qsl(parts.query)):
+        raise BadSettings(
+            f"{name}: holds a password, which would be kept in the run's settings: name a connection instead "
+            "(connection:ID), or leave it to libpq (PGPASSWORD, ~/.pgpass)"
+        )
 
 
 def new_run_id(now: datetime | None = None) -> str:

@@ -155,3 +155,13 @@ def test_new_run_ids_are_valid_and_differ() -> None:
     time.sleep(0.001)
     assert pipeline.new_run_id() != first
     assert RunStore.of("store", first).run_id == first
+
+
+@pytest.mark.parametrize(
+    "table", ["postgresql://user:s3cr3t@host/shop", "x, postgresql://host/shop?password=s3cr3t"]
+)
+def test_a_password_is_not_kept_in_a_runs_settings(place: Any, table: str) -> None:
+    with pytest.raises(BadSettings, match="connection:ID") as raised:
+        place.start("run", {"table": table})
+    assert "s3cr3t" not in str(raised.value)
+    assert not Path(place.store).exists()

@@ -21,6 +21,7 @@ from sasrec_tasks.errors import BadData, BadSettings, GateRefused
 from sasrec_tasks.generate import generate
 from sasrec_tasks.naming import form
 from sasrec_tasks.pipeline import TASKS
+from sasrec_tasks.tables import open_tables
 
 ROOT = Path(__file__).parents[2]
 AIRFLOW = Path(sys.executable).with_name("airflow")
@@ -207,6 +208,39 @@ def test_the_digest_describes_the_published_version(airflow: Airflow) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     digest = json.loads((airflow.home / "recommendations_digest" / "0.json").read_text())
     assert (digest["users"], digest["rows"], digest["previous_version"]) == (300, 3000, None)
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_second_table_is_reached_by_a_connection_and_both_are_rolled_back(
+    airflow: Airflow, postgres: str
+) -> None:
+    address = postgres.replace("postgres:@", "postgres:s3cr3t@")
+    tables = f"{airflow.home}/recommendations, connection:warehouse?table=shop_top"
+    environment = {"SASREC_TABLE": tables, "AIRFLOW_CONN_WAREHOUSE": address}
+    conf = json.dumps({"train.epochs": 2, "gate.force_publish": True})
+    for version in (1, 2):
+        done = airflow.run("dags", "test", "sasrec_nightly", "--conf", conf, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = open_tables(f"{postgres}&table=shop_top").rows(version - 1).read_all()
+        first = open_tables(f"{airflow.home}/recommendations").rows(version).read_all()
+        assert rows.num_rows == 3000
+        assert rows.equals(first)
+    assert not [
+        file for file in airflow.home.rglob("*.json") if b"s3cr3t" in file.read_bytes() and file.is_file()
+    ]
+
+    done = airflow.run("dags", "test", "sasrec_rollback", **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    back = [
+        next(open_tables(url).published()) for url in (tables.split(",")[0], f"{postgres}&table=shop_top")
+    ]
+    assert [found.version for found in back] == [3, 2]
+    assert len({found.run_id for found in back}) == 1
+    assert back[0].run_id == first_run(airflow, 1)
+
+
+def first_run(airflow: Airflow, version: int) -> str:
+    return str(open_tables(f"{airflow.home}/recommendations").rows(version).read_all()["RUN_ID"][0].as_py())
 
 
 def test_a_value_out_of_bounds_is_refused_before_the_run_starts(airflow: Airflow) -> None:
