@@ -49,6 +49,16 @@ class Ingest(Group):
     cast_ids: bool = Field(default=False, title="Integer ids")
     """Take integer USER_ID and ITEM_ID as text; otherwise they are an error."""
 
+    lookback_days: float | None = Field(default=None, gt=0, le=100_000, title="Look-back")
+    """Days before `as_of` from which events are read; None reads all."""
+
+    arrival_partition: str = Field(default="date", title="Arrival partition")
+    """Part of a file's path that says on which day (UTC) it arrived, as in …/date=2026-01-31/…: files of days that
+    had not ended at `as_of` are not read. Empty: events are taken by their own time alone."""
+
+    query: str | None = Field(default=None, title="Query", json_schema_extra=OPERATOR_ONLY)
+    """What to ask a source that is a database, with `:as_of` and `:since` for the moments of the run."""
+
     allowed_roots: tuple[str, ...] | None = Field(
         default=None, title="Allowed roots", json_schema_extra=OPERATOR_ONLY
     )
@@ -275,7 +285,8 @@ class Settings(Group):
     """All settings of a run, kept as `settings.json` in its folder."""
 
     source: str = Field(default="", title="Source")
-    """Interactions: a parquet file, a folder, a glob, or an fsspec URL."""
+    """Interactions: a parquet file, a folder, a glob, an fsspec URL of one, with {date} or {as_of} in it if need be;
+    a Delta table; or a database, `connection:ID` with `ingest.query`."""
 
     store: str = Field(default="", title="Store")
     """Folder or fsspec URL that holds a folder per run."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +20,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sasrec_tasks import roots
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Ingest, Settings
 from sasrec_tasks.contents import COLUMNS, MANIFEST, ROWS_AT_ONCE, SNAPSHOT
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.progress import bar
-from sasrec_tasks.sources import SourceFile, list_files
+from sasrec_tasks.sources import Part, Source, open_source, since
 from sasrec_tasks.timestamps import TICKS, first_tick_at, unit_of_integers, unit_of_type
 
 log = logging.getLogger(__name__)
+
+COUNTS = ("rows_read", "rows", "rows_at_or_after_as_of", "rows_before_lookback")
+"""Of a part, and of all."""
 
 
 def run(store: RunStore, settings: Settings) -> Summary:
     """Freeze the source into `ingest/`.
 
     Returns:
-        files, rows, rows_at_or_after_as_of, timestamp_unit.
+        files, rows, rows_at_or_after_as_of, rows_before_lookback, cut_by, timestamp_unit.
 
     Raises:
         BadData: nothing to read, a damaged file, a column that is missing.
@@ -48,113 +52,132 @@ def run(store: RunStore, settings: Settings) -> Summary:
     twice = [column for column, times in Counter(settings.ingest.columns.values()).items() if times > 1]
     if twice:
         raise BadSettings(f"ingest.columns: maps more than one column to {', '.join(sorted(twice))}")
-    fs, files = list_files(settings.source)
-    if getattr(fs, "local_file", False):
-        for file in files:  # a link below an allowed root may lead out of it
-            roots.check("source", file.path, settings.ingest.allowed_roots)
     as_of = settings.as_of or datetime.now(UTC)
+    names = _names(settings.ingest)
+    types = {names["OUTCOME"]: pa.float64(), names["TIMESTAMP"]: pa.int64()}
+
+    @cache
+    def source() -> Source:
+        return open_source(settings, as_of, types)
+
+    parts = _parts_of_published(store) or [asdict(part) for part in source().parts]
     return store.once(
         "ingest",
-        lambda folder: _Snapshot(fs, files, settings, as_of).write(folder),
+        lambda folder: _Snapshot(source(), settings, as_of).write(folder),
         settings={
             "source": settings.source,
-            "files": [vars(file) for file in files],
+            "files": parts,
             "as_of": as_of.isoformat(),
             **settings.ingest.model_dump(mode="json", exclude={"allowed_roots"}),
         },
     )
 
 
-class _Snapshot:
-    """Streams the files, one row group's batch after another, into one parquet file."""
+def _parts_of_published(store: RunStore) -> list[dict[str, Any]] | None:
+    """What a run had read that was exported: clearing it reads nothing new, however the source has grown."""
+    if not (store.marker("ingest") and store.marker("export")):
+        return None
+    parts: list[dict[str, Any]] | None = store.read_json("ingest", MANIFEST).get("parts")
+    return parts
 
-    def __init__(self, fs: Any, files: list[SourceFile], settings: Settings, as_of: datetime) -> None:
-        self.fs, self.files, self.as_of = fs, files, as_of
-        self.source = settings.source
+
+def _names(config: Ingest) -> dict[str, str]:
+    """Column of the contract → its name in the source."""
+    return {column: column for column in COLUMNS} | {column: name for name, column in config.columns.items()}
+
+
+class _Snapshot:
+    """Streams the source, one part's batch after another, into one parquet file."""
+
+    def __init__(self, source: Source, settings: Settings, as_of: datetime) -> None:
+        self.source, self.as_of = source, as_of
+        self.since = since(settings, as_of)
+        self.name = settings.source
         self.config: Ingest = settings.ingest
-        self.names = {column: column for column in COLUMNS} | {
-            column: name for name, column in self.config.columns.items()
-        }  # contract → source
+        self.names = _names(self.config)  # contract → source
         self.unit = ""
         self.unit_told_by = ""
 
     def write(self, folder: Path) -> Summary:
-        schemas = [self._schema(file) for file in self.files]
+        schemas = [self._schema(part) for part in self.source.parts]
         units = [unit for schema in schemas if (unit := unit_of_type(self._type(schema, "TIMESTAMP")))]
         self.unit = max(units, key=lambda unit: TICKS[unit], default="")  # the finest: nothing is lost
-        for file, schema in zip(self.files, schemas, strict=True):
+        for part, schema in zip(self.source.parts, schemas, strict=True):
             if self.unit and unit_of_type(self._type(schema, "TIMESTAMP")) == self.unit:
-                self.unit_told_by = self.unit_told_by or file.path
+                self.unit_told_by = self.unit_told_by or part.path
         entries: list[dict[str, Any]] = []
         writer: pq.ParquetWriter | None = None
         waiting: list[pa.RecordBatch] = []
-        total = sum(file.bytes for file in self.files)
+        total = sum(part.bytes for part in self.source.parts)
         done = 0
         first_schema, first_path = None, ""
         with bar("ingest", total, "bytes") as advance:
-            for file in self.files:
-                entry: dict[str, Any] = {"file": file.path, "bytes": file.bytes, "rows_read": 0, "rows": 0}
-                for batch in self._batches(file):
-                    kept = self._before_as_of(batch)
-                    entry["rows_read"] += len(batch)
-                    entry["rows"] += len(kept)
+            for part in self.source.parts:
+                entry: dict[str, Any] = {"file": part.path, "bytes": part.bytes, **dict.fromkeys(COUNTS, 0)}
+                for batch in self._batches(part):
+                    kept = self._in_window(batch, entry)
                     if first_schema is None:
-                        first_schema, first_path = kept.schema, file.path
+                        first_schema, first_path = kept.schema, part.path
                         writer = _writer(folder / SNAPSHOT, kept.schema)
-                    _require_same(first_schema, first_path, kept.schema, file.path)
+                    _require_same(first_schema, first_path, kept.schema, part.path)
                     waiting.append(kept)
                     if sum(map(len, waiting)) >= ROWS_AT_ONCE:
                         _flush(writer, waiting)
-                done += file.bytes
+                done += part.bytes
                 advance(done)
                 entries.append(entry)
         if writer is None or first_schema is None:
             raise BadData(
-                f"{self.source}: no rows in {len(self.files)} file(s): there is nothing to learn from"
+                f"{self.name}: no rows in {len(self.source.parts)} file(s): there is nothing to learn from"
             )
         _flush(writer, waiting)
         writer.close()
 
-        rows, read = sum(e["rows"] for e in entries), sum(e["rows_read"] for e in entries)
-        if rows == 0:
+        counts = {name: sum(entry[name] for entry in entries) for name in COUNTS}
+        if counts["rows"] == 0:
+            window = f"at or after as_of ({self.as_of.isoformat()})"
+            if self.since:
+                window += f" or before the look-back ({self.since.isoformat()})"
             raise BadData(
-                f"{self.source}: all {read:,} rows are at or after as_of ({self.as_of.isoformat()}): "
+                f"{self.name}: all {counts['rows_read']:,} rows are {window}: "
                 f"check as_of, and ingest.timestamp_unit (taken as {self.unit!r})"
             )
         manifest = {
-            "source": self.source,
+            "source": self.name,
             "as_of": self.as_of.isoformat(),
+            "since": self.since.isoformat() if self.since else None,
+            "cut_by": self.source.cut_by,
+            **self.source.about,
             "timestamp_unit": self.unit or None,
-            "rows": rows,
-            "rows_at_or_after_as_of": read - rows,
+            **{name: counts[name] for name in COUNTS if name != "rows_read"},
             "columns": self.names,
             "files": entries,
+            "parts": [asdict(part) for part in self.source.parts],
         }
         write_json(folder / MANIFEST, manifest)
         log.info(
-            "ingest: %s rows of %d file(s), %s left out at or after as_of",
-            f"{rows:,}",
+            "ingest: %s rows of %d file(s), cut by %s; left out: %s at or after as_of, %s before the look-back",
+            f"{counts['rows']:,}",
             len(entries),
-            f"{read - rows:,}",
+            self.source.cut_by,
+            f"{counts['rows_at_or_after_as_of']:,}",
+            f"{counts['rows_before_lookback']:,}",
         )
         return {
             "files": len(entries),
-            "rows": rows,
-            "rows_at_or_after_as_of": read - rows,
+            **{name: counts[name] for name in COUNTS if name != "rows_read"},
+            "cut_by": self.source.cut_by,
             "timestamp_unit": self.unit or None,
         }
 
-    def _schema(self, file: SourceFile) -> pa.Schema:
-        """The schema of a file that has all needed columns."""
-        with self._open(file) as content, _blaming(file.path, self.fs):
-            schema: pa.Schema = pq.read_schema(content)
-        for name, value in self._from_path(file, schema).items():
-            schema = schema.append(pa.field(name, value.type))
+    def _schema(self, part: Part) -> pa.Schema:
+        """The schema of a part that has all needed columns."""
+        schema = self.source.schema(part)
         needed = self._needed(schema)
         missing = [name for name in needed if name not in schema.names]
         twice = [name for name in dict.fromkeys(needed) if schema.names.count(name) > 1]
         if twice:
-            raise BadData(f"{file.path}: more than one column {', '.join(twice)}: rename or drop one of them")
+            raise BadData(f"{part.path}: more than one column {', '.join(twice)}: rename or drop one of them")
         if not missing:
             return schema
         hints = [f"it has {', '.join(schema.names) or 'no columns'}"]
@@ -165,7 +188,7 @@ class _Snapshot:
         hints.append(f"name them with ingest.columns, for instance {renames or {'user_id': 'USER_ID'}}")
         if self.names["OUTCOME"] in missing:
             hints.append("for a source without OUTCOME (clicks) set ingest.default_outcome=1")
-        raise BadData(f"{file.path}: missing column {', '.join(missing)}: " + "; ".join(hints))
+        raise BadData(f"{part.path}: missing column {', '.join(missing)}: " + "; ".join(hints))
 
     def _needed(self, schema: pa.Schema) -> list[str]:
         return [
@@ -186,38 +209,10 @@ class _Snapshot:
     def _type(self, schema: pa.Schema, column: str) -> pa.DataType:
         return schema.field(self.names[column]).type
 
-    def _open(self, file: SourceFile) -> Any:
-        try:
-            return self.fs.open(file.path, "rb")
-        except PermissionError as error:
-            raise BadData(f"{file.path}: no permission to read it") from error
-
-    def _batches(self, file: SourceFile) -> Iterator[pa.RecordBatch]:
-        with self._open(file) as content, _blaming(file.path, self.fs):
-            # pyarrow's default keeps the bytes of all row groups until the end of the file
-            parquet = pq.ParquetFile(content, buffer_size=2**20, pre_buffer=False)
-            in_path = self._from_path(file, parquet.schema_arrow)
-            needed = [name for name in self._needed(parquet.schema_arrow) if name not in in_path]
-            for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, columns=needed):
-                for name, value in in_path.items():
-                    batch = batch.append_column(name, pa.repeat(value, len(batch)))
-                if len(batch):
-                    yield self._in_contract(batch, file.path)
-
-    def _from_path(self, file: SourceFile, schema: pa.Schema) -> dict[str, pa.Scalar]:
-        """Needed columns that the file leaves to its Hive path, of the contract's types."""
-        partition = file.partition
-        types = {"OUTCOME": pa.float64(), "TIMESTAMP": pa.int64()}
-        found = {}
-        for column, name in self.names.items():
-            if name in partition and name not in schema.names:
-                try:
-                    found[name] = pa.scalar(partition[name], pa.string()).cast(types.get(column, pa.string()))
-                except pa.ArrowInvalid as error:
-                    raise BadData(
-                        f"{file.path}: {name}: {error}: rename the folder, or put the column into the file"
-                    ) from error
-        return found
+    def _batches(self, part: Part) -> Iterator[pa.RecordBatch]:
+        for batch in self.source.batches(part, self._needed(self.source.schema(part))):
+            if len(batch):
+                yield self._in_contract(batch, part.path)
 
     def _in_contract(self, batch: pa.RecordBatch, path: str) -> pa.RecordBatch:
         """Columns named and typed as in the contract; what can't be is left for `validate` to report."""
@@ -272,13 +267,20 @@ class _Snapshot:
             self.unit, self.unit_told_by = unit, path
         return values
 
-    def _before_as_of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Rows before as_of; those without a time stay, for `validate` to reject."""
+    def _in_window(self, batch: pa.RecordBatch, counts: dict[str, Any]) -> pa.RecordBatch:
+        """Rows before as_of, not before the look-back; those without a time stay, for `validate` to reject."""
+        counts["rows_read"] += len(batch)
         times = batch.column("TIMESTAMP")
-        if not self.unit or not pa.types.is_int64(times.type):
-            return batch
-        early = pc.less(times, first_tick_at(self.as_of, self.unit))
-        return batch.filter(pc.fill_null(early, True))
+        if self.unit and pa.types.is_int64(times.type):
+            early = pc.fill_null(pc.less(times, first_tick_at(self.as_of, self.unit)), True)
+            counts["rows_at_or_after_as_of"] += len(batch) - (pc.sum(early).as_py() or 0)
+            if self.since:
+                recent = pc.fill_null(pc.greater_equal(times, first_tick_at(self.since, self.unit)), True)
+                counts["rows_before_lookback"] += len(batch) - (pc.sum(recent).as_py() or 0)
+                early = pc.and_(early, recent)
+            batch = batch.filter(early)
+        counts["rows"] += len(batch)
+        return batch
 
 
 def _outcomes(values: pa.Array) -> pa.Array:
@@ -312,26 +314,3 @@ def _require_same(first: pa.Schema, first_path: str, other: pa.Schema, other_pat
             raise BadData(
                 f"{other_path}: {b.name} is {b.type}, but {a.type} in {first_path}: make the files' types the same"
             )
-
-
-class _blaming:  # noqa: N801 - reads as a clause: `with _blaming(path, fs):`
-    """Turns what pyarrow says about a damaged file into an error that names it."""
-
-    def __init__(self, path: str, fs: Any) -> None:
-        self.path = path
-        self.local = getattr(fs, "local_file", False)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, BadData):
-            return
-        if isinstance(error, pa.ArrowInvalid | pa.ArrowNotImplementedError) or (
-            self.local and isinstance(error, OSError)
-        ):
-            raise BadData(
-                f"{self.path}: can't be read as parquet, it is empty, truncated or damaged: write it again ({error})"
-            ) from error
-        if isinstance(error, OSError):  # remote: the network's fault, or the file's
-            raise OSError(f"{self.path}: can't be read: {error}") from error

@@ -423,7 +423,14 @@ def test_the_manifest_tells_files_sizes_and_rows(front: Any) -> None:
     ]
     marker = store.marker("ingest")
     assert marker is not None
-    assert marker.summary == {"files": 2, "rows": 4, "rows_at_or_after_as_of": 1, "timestamp_unit": "s"}
+    assert marker.summary == {
+        "files": 2,
+        "rows": 4,
+        "rows_at_or_after_as_of": 1,
+        "rows_before_lookback": 0,
+        "cut_by": "event time",
+        "timestamp_unit": "s",
+    }
 
 
 def test_the_snapshot_stays_while_nothing_changes_and_follows_the_source_when_it_does(front: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from deltalake import write_deltalake
 
 from sasrec_tasks.errors import BadData, BadSettings
-from sasrec_tasks.sources import list_files
+from sasrec_tasks.sources.files import list_files
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -10,18 +10,15 @@ from urllib.parse import unquote
 import fsspec
 
 from sasrec_tasks.errors import BadData, BadSettings
+from sasrec_tasks.sources.protocol import Part
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 HIDDEN = (".", "_")  # what engines leave beside: _SUCCESS, .part-0.crc, _temporary/
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceFile:
-    """One parquet file of the source."""
-
-    path: str
-    bytes: int
-    version: str  # changes when the file does: ETag or time of change
+class SourceFile(Part):
+    """One parquet file of the source; its version is the ETag or the time of change."""
 
     @property
     def partition(self) -> dict[str, str | None]:
@@ -95,7 +92,7 @@ def _in_folder(fs: Any, folder: str) -> dict[str, dict[str, Any]]:
 def _refuse_delta(fs: Any, folder: str) -> None:
     if fs.exists(f"{folder.rstrip('/')}/_delta_log"):
         raise BadData(
-            f"{folder}: is a Delta table, whose folder holds replaced rows too: export it as plain parquet"
+            f"{folder}: is a Delta table, whose files hold replaced rows too: name the table alone as source"
         )
 
 

@@ -1,0 +1,107 @@
+"""A Delta table, at the version that was the newest at `as_of`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from sasrec_tasks.contents import ROWS_AT_ONCE
+from sasrec_tasks.errors import BadData
+from sasrec_tasks.sources.protocol import CutBy, Part
+
+log = logging.getLogger(__name__)
+
+
+def is_delta(url: str) -> bool:
+    """Whether a Delta table lies at a URL."""
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError):
+        return False
+    return bool(fs.exists(f"{path.rstrip('/')}/_delta_log"))
+
+
+class DeltaSource:
+    """The data files of one version.
+
+    Where the table had no version yet at ``as_of``, or keeps it no more, the newest is read, and events are taken
+    by their own time.
+
+    Raises:
+        BadData: the table can't be read, or needs what the reader doesn't know.
+    """
+
+    def __init__(self, url: str, *, as_of: datetime) -> None:
+        self.url = url
+        table, self.cut_by = _at(url, as_of)
+        self.about: dict[str, Any] = {"delta_version": int(table.version())}
+        try:
+            self.dataset = table.to_pyarrow_dataset()
+        except DeltaError as error:
+            raise BadData(f"{url}: {error}: export it as plain parquet") from error
+        version = str(table.version())
+        self.fragments = {fragment.path: fragment for fragment in self.dataset.get_fragments()}
+        self.parts: list[Part] = [
+            Part(path=path, bytes=size, version=version)
+            for path, size in _files(table)
+            if path in self.fragments
+        ]
+        if not self.parts:
+            raise BadData(f"{url}: version {version} holds no rows")
+
+    def schema(self, part: Part) -> pa.Schema:
+        """The table's columns; see `Source`."""
+        return self.dataset.schema
+
+    def batches(self, part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of a file; see `Source`."""
+        try:
+            yield from self.fragments[part.path].to_batches(
+                schema=self.dataset.schema, columns=list(columns), batch_size=ROWS_AT_ONCE
+            )
+        except FileNotFoundError as error:
+            raise BadData(
+                f"{self.url}/{part.path}: is gone, though version {part.version} holds it: the table was vacuumed "
+                "too early, restore the file"
+            ) from error
+
+
+def _at(url: str, as_of: datetime) -> tuple[DeltaTable, CutBy]:
+    try:
+        table = DeltaTable(url)
+        newest = int(table.version())
+        moments = {int(entry["version"]): int(entry["timestamp"]) for entry in table.history()}
+    except DeltaError as error:
+        raise BadData(f"{url}: can't be read as a Delta table: {error}") from error
+    limit = as_of.timestamp() * 1000
+    there = [version for version, moment in moments.items() if moment <= limit]
+    if not there:
+        log.warning(
+            "ingest: %s had no version at as_of (%s): version %d is read, events are taken by their own time",
+            url,
+            as_of.isoformat(),
+            newest,
+        )
+        return table, "event time"
+    if (version := max(there)) != newest:
+        try:
+            table = DeltaTable(url, version=version)
+        except DeltaError as error:
+            raise BadData(
+                f"{url}: version {version}, the newest at as_of, can't be read any more: {error}"
+            ) from error
+    return table, "delta version"
+
+
+def _files(table: DeltaTable) -> list[tuple[str, int]]:
+    """Paths and bytes of the files, in the order in which they were written."""
+    actions = pa.table(table.get_add_actions(flatten=True))
+    columns = (actions[name].to_pylist() for name in ("modification_time", "path", "size_bytes"))
+    return [(path, int(size)) for _, path, size in sorted(zip(*columns, strict=True))]

@@ -1,0 +1,188 @@
+"""Parquet files, with the columns that stand in their paths."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sasrec_tasks import files, roots
+from sasrec_tasks.contents import ROWS_AT_ONCE
+from sasrec_tasks.errors import BadData
+from sasrec_tasks.sources.files import SourceFile, list_files
+from sasrec_tasks.sources.protocol import CutBy, Part
+from sasrec_tasks.sources.template import expanded, is_template
+
+log = logging.getLogger(__name__)
+
+
+class ParquetSource:
+    """The files of a folder, a glob, or one.
+
+    Args:
+        as_of: files of a day that had not ended by then are left out, where a part of their path says of which
+            day they are (``arrival=2026-01-31``).
+        since: so are files of days before, since events don't arrive before they happen.
+        arrival: name of the part of the path that says so.
+        types: of columns in the path that are no text.
+        allowed_roots: what links may lead to.
+
+    Raises:
+        BadData: no such place, no parquet file in it, or none of a day that had ended.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        as_of: datetime,
+        since: datetime | None,
+        arrival: str,
+        types: Mapping[str, pa.DataType],
+        allowed_roots: tuple[str, ...] | None,
+    ) -> None:
+        self.types = types
+        self.about: dict[str, Any] = {}
+        self.cut_by: CutBy = "event time"
+        self.fs, dated = self._listed(source, as_of, since, arrival)
+        if files.is_local(self.fs):
+            for file, _ in dated:  # a link below an allowed root may lead out of it
+                roots.check("source", file.path, allowed_roots)
+        found = [file for file, _ in dated]
+        if any(day for _, day in dated):
+            found = self._arrived(source, arrival, dated, as_of, since)
+        self.parts: list[Part] = [*found]
+
+    def _listed(
+        self, source: str, as_of: datetime, since: datetime | None, arrival: str
+    ) -> tuple[Any, list[tuple[SourceFile, date | None]]]:
+        """The files, and the day that each is of."""
+        if not is_template(source):
+            fs, found = list_files(source)
+            return fs, [(file, _day(file, arrival)) for file in found]
+        dated, missing, fs = [], [], None
+        for day, place in expanded(source, as_of=as_of, since=since):
+            try:
+                fs, found = list_files(place)
+            except BadData:
+                missing.append(place)
+                continue
+            dated += [(file, day) for file in found]
+        if not dated:
+            raise BadData(
+                f"{source}: none of the {len(missing)} places that it stands for is there, for instance {missing[-1:]}"
+            )
+        if missing:
+            log.warning(
+                "ingest: %d of the days of %s are not there, first %s", len(missing), source, missing[0]
+            )
+        self.about["places_missing"] = missing
+        return fs, dated
+
+    def _arrived(
+        self,
+        source: str,
+        arrival: str,
+        files_of_days: list[tuple[SourceFile, date | None]],
+        as_of: datetime,
+        since: datetime | None,
+    ) -> list[SourceFile]:
+        """The files of days that had ended."""
+        undated = next((file.path for file, day in files_of_days if day is None), None)
+        if undated:
+            raise BadData(
+                f"{undated}: has no {arrival}=YYYY-MM-DD in its path, which other files of the source have: move it, "
+                'or set ingest.arrival_partition="" to take events by their own time'
+            )
+        dated = [(file, day) for file, day in files_of_days if day is not None]
+        first = since.date() if since else date.min
+        chosen = [file for file, day in dated if first <= day and _end(day) <= as_of]
+        if not chosen:
+            raise BadData(
+                f"{source}: no {arrival}=… of a day that had ended by as_of ({as_of.isoformat()}): there are "
+                f"{min(day for _, day in dated)} to {max(day for _, day in dated)}"
+            )
+        self.cut_by = "partition date"
+        self.about["files_left_out"] = len(dated) - len(chosen)
+        return chosen
+
+    def schema(self, part: Part) -> pa.Schema:
+        """Names and types of a file's columns, and of those in its path; see `Source`."""
+        with self._open(part) as content, Blaming(part.path, self.fs):
+            schema: pa.Schema = pq.read_schema(content)
+        for name, value in self._in_path(part, schema).items():
+            schema = schema.append(pa.field(name, value.type))
+        return schema
+
+    def batches(self, part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of a file; see `Source`."""
+        with self._open(part) as content, Blaming(part.path, self.fs):
+            # pyarrow's default keeps the bytes of all row groups until the end of the file
+            parquet = pq.ParquetFile(content, buffer_size=2**20, pre_buffer=False)
+            in_path = self._in_path(part, parquet.schema_arrow)
+            inside = [name for name in columns if name not in in_path]
+            for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, columns=inside):
+                for name in columns:
+                    if name in in_path:
+                        batch = batch.append_column(name, pa.repeat(in_path[name], len(batch)))
+                yield batch
+
+    def _in_path(self, part: Part, schema: pa.Schema) -> dict[str, pa.Scalar]:
+        """Columns that a file leaves to its path, as Hive does."""
+        assert isinstance(part, SourceFile)
+        found = {}
+        for name, value in part.partition.items():
+            if name not in schema.names:
+                try:
+                    found[name] = pa.scalar(value, pa.string()).cast(self.types.get(name, pa.string()))
+                except pa.ArrowInvalid as error:
+                    raise BadData(
+                        f"{part.path}: {name}: {error}: rename the folder, or put the column into the file"
+                    ) from error
+        return found
+
+    def _open(self, part: Part) -> Any:
+        try:
+            return self.fs.open(part.path, "rb")
+        except PermissionError as error:
+            raise BadData(f"{part.path}: no permission to read it") from error
+
+
+def _day(file: SourceFile, arrival: str) -> date | None:
+    """The day that stands in a file's path."""
+    try:
+        return date.fromisoformat(file.partition.get(arrival) or "")
+    except ValueError:
+        return None
+
+
+def _end(day: date) -> datetime:
+    """The first moment after a day, UTC."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+
+
+class Blaming:
+    """Turns what pyarrow says about a damaged file into an error that names it."""
+
+    def __init__(self, path: str, fs: Any) -> None:
+        self.path = path
+        self.local = files.is_local(fs)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, BadData):
+            return
+        if isinstance(error, pa.ArrowInvalid | pa.ArrowNotImplementedError) or (
+            self.local and isinstance(error, OSError)
+        ):
+            raise BadData(
+                f"{self.path}: can't be read as parquet, it is empty, truncated or damaged: write it again ({error})"
+            ) from error
+        if isinstance(error, OSError):  # remote: the network's fault, or the file's
+            raise OSError(f"{self.path}: can't be read: {error}") from error

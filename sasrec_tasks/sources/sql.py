@@ -1,0 +1,91 @@
+"""A query to PostgreSQL, streamed.
+
+A database does not know what had arrived by a moment, so events are taken by their own time; the query may ask for
+those it needs by `:as_of` and `:since`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from sasrec_tasks.errors import BadData, BadSettings
+from sasrec_tasks.sources.protocol import CutBy, Part
+
+SCHEMES = ("postgresql", "postgres")
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class SqlSource:
+    """The rows of a query, in the order in which it gives them.
+
+    Args:
+        address: of the database, with its secrets.
+        shown: what messages and the manifest name instead.
+        query: with `:as_of` and `:since`, which stand for moments; `:since` is 1970 without a look-back.
+
+    Raises:
+        BadSettings: no query, or no driver.
+    """
+
+    def __init__(
+        self, address: str, *, shown: str, query: str | None, as_of: datetime, since: datetime | None
+    ) -> None:
+        if not query:
+            raise BadSettings(
+                f"ingest.query: not set: {shown} is a database, write the query that gives the interactions, for "
+                "instance SELECT user_id, item_id, 1.0 AS outcome, ts FROM events WHERE ts < :as_of ORDER BY ts"
+            )
+        self.address, self.shown = address, shown
+        self.query = _with_moments(query, as_of=as_of, since=since or BEGINNING)
+        self.cut_by: CutBy = "event time"
+        self.about: dict[str, Any] = {"query": self.query}
+        self.parts = [Part(path=shown, bytes=0, version=self.query)]
+
+    def schema(self, part: Part) -> pa.Schema:
+        """Names and types of the query's columns; see `Source`."""
+        with self._rows(f"SELECT * FROM ({self.query.rstrip().rstrip(';')}) AS query LIMIT 0") as reader:
+            return reader.schema
+
+    def batches(self, part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of the query; see `Source`."""
+        with self._rows(self.query) as reader:
+            for batch in reader:
+                yield batch.select(list(columns))
+
+    @contextmanager
+    def _rows(self, query: str) -> Iterator[pa.RecordBatchReader]:
+        try:
+            from adbc_driver_manager import Error, OperationalError, ProgrammingError
+            from adbc_driver_postgresql import dbapi
+        except ImportError as error:
+            raise BadSettings(
+                f"source={self.shown!r}: needs PostgreSQL's driver: pip install 'sasrec-tasks[postgres]'"
+            ) from error
+        try:
+            with dbapi.connect(self.address) as connection, connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION READ ONLY")
+                cursor.execute(query)
+                yield cursor.fetch_record_batch()
+        except ProgrammingError as error:
+            raise BadSettings(f"ingest.query: {_said(error)}") from error
+        except OperationalError as error:
+            raise OSError(f"{self.shown}: {_said(error)}") from error
+        except Error as error:
+            raise BadData(f"{self.shown}: {_said(error)}") from error
+
+
+def _with_moments(query: str, **moments: datetime) -> str:
+    """The query with `:name` replaced by a moment; `::type` is a cast and stays."""
+    for name, moment in moments.items():
+        query = re.sub(rf"(?<!:):{name}\b", f"'{moment.isoformat()}'::timestamptz", query)
+    return query
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())
