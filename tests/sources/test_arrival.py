@@ -72,12 +72,11 @@ def test_days_that_had_ended_are_read_however_old_their_events(daily: Any, as_of
 
 
 def test_a_backfill_reads_what_that_night_had_read(daily: Any) -> None:
-    source = f"{daily.folder}/events"
-    nights = {
-        day: daily.run(source, upto="ingest", as_of=f"2026-01-0{day}T02:00", run_id=f"n{day}")
-        for day in (2, 3, 4)
-    }
-    before = {day: read(store) for day, store in nights.items()}
+    def night(day: int, run_id: str) -> list[str]:
+        source, as_of = f"{daily.folder}/events", f"2026-01-0{day}T02:00"
+        return read(daily.run(source, upto="ingest", as_of=as_of, run_id=f"{run_id}-{day}"))
+
+    before = {day: night(day, "first") for day in (2, 3, 4)}
     daily.write(events(("z", 1.2)), "events/date=2026-01-05/part.parquet")
     assert {day: night(day, "again") for day in (2, 3, 4)} == before
 
