@@ -87,6 +87,9 @@ class Split(Group):
     min_item_events: int = Field(default=1, ge=1, title="Events per item")
     """Items with fewer events are left out of the catalogue."""
 
+    drop_repeats: bool = Field(default=True, title="Drop repeats")
+    """Keep one of the events that have the same user, item and timestamp: they were delivered twice."""
+
     memory_limit: str = Field(default="1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", title="Memory limit")
     """What DuckDB may hold in memory while it sorts; the rest is spilled to disk."""
 

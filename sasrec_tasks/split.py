@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from os import SEEK_END
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +24,7 @@ from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import ITEMS, REJECTED, ROWS_AT_ONCE, SNAPSHOT, USERS
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.progress import bar
+from sasrec_tasks.repeats import Columns, Repeats
 from sasrec_tasks.sasrec.sequences import Sequences
 
 log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ FROM valid LEFT JOIN items USING (ITEM_ID) GROUP BY USER_ID
 """
 
 SORTED = """
-SELECT items.index AS item, OUTCOME::FLOAT AS outcome, TIMESTAMP AS timestamp
+SELECT users.index AS user, items.index AS item, OUTCOME::FLOAT AS outcome, TIMESTAMP AS timestamp
 FROM valid JOIN items USING (ITEM_ID) JOIN users USING (USER_ID)
 ORDER BY users.index, TIMESTAMP, row
 """
@@ -61,7 +64,7 @@ def run(store: RunStore, settings: Settings) -> Summary:
     """Write `items.parquet`, `users.parquet` and the arrays.
 
     Returns:
-        users, items, events, users_evaluated, warnings.
+        users, items, events, users_evaluated, repeats (dropped), warnings.
 
     Raises:
         BadData: fewer than two users or items, or nobody with the three events an evaluation needs.
@@ -90,16 +93,17 @@ def _split(store: RunStore, settings: Settings, folder: Path) -> Summary:
         }
         try:
             with duckdb.connect(f"{scratch}/split.duckdb", config=config) as db:
-                _write(db, store, settings, folder)
+                repeats = _write(db, store, settings, folder)
         except duckdb.OutOfMemoryException as error:
             said = str(error).partition("\n")[0]
             raise BadSettings(
                 f"split.memory_limit={settings.split.memory_limit!r}: too little for this source, raise it ({said})"
             ) from error
-    return _summary(folder, settings)
+    return _summary(folder, settings, repeats)
 
 
-def _write(db: duckdb.DuckDBPyConnection, store: RunStore, settings: Settings, folder: Path) -> None:
+def _write(db: duckdb.DuckDBPyConnection, store: RunStore, settings: Settings, folder: Path) -> int:
+    """Write the files; how many repeats were dropped."""
     snapshot = store.folder("ingest") / SNAPSHOT
     rejected = store.folder("validate") / REJECTED
     db.execute(VALID.replace("$snapshot", _quoted(snapshot)).replace("$rejected", _quoted(rejected)))
@@ -109,38 +113,56 @@ def _write(db: duckdb.DuckDBPyConnection, store: RunStore, settings: Settings, f
         db.execute(
             f"COPY (FROM {table} ORDER BY index) TO {_quoted(folder / file)} (FORMAT parquet, COMPRESSION zstd)"
         )
-    lengths = db.execute("SELECT events FROM users ORDER BY index").fetchnumpy()["events"]
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    np.save(folder / "offsets.npy", offsets)
-
-    total = int(offsets[-1])
+    total, users = db.execute("SELECT sum(events)::BIGINT, count(*) FROM users").fetchall()[0]
+    lengths = np.zeros(users, np.int64)
+    repeats = Repeats()
     done = 0
     with bar("split", total, "events") as advance, ExitStack() as stack:
         files = {
-            name: stack.enter_context(_npy(folder / f"{name}s.npy", dtype, total))
+            name: stack.enter_context(_npy(folder / f"{name}s.npy", dtype))
             for name, dtype in (("item", np.int32), ("outcome", np.float32), ("timestamp", np.int64))
         }
-        for batch in db.sql(SORTED).to_arrow_reader(ROWS_AT_ONCE):
+
+        def write(columns: Columns) -> None:
+            present, events = np.unique(columns["user"].astype(np.int64), return_counts=True)
+            lengths[present] += events
             for name, out in files.items():
-                out.write(batch.column(name).to_numpy().data)
+                out.write(np.ascontiguousarray(columns[name]).data)
+
+        for batch in db.sql(SORTED).to_arrow_reader(ROWS_AT_ONCE):
+            columns = {name: batch.column(name).to_numpy() for name in batch.schema.names}
+            write(repeats.without(columns) if settings.split.drop_repeats else columns)
             done += len(batch)
             advance(done)
+        if rest := repeats.rest():
+            write(rest)
+    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    return repeats.dropped
 
 
-def _npy(path: Path, dtype: type[np.generic], length: int) -> BinaryIO:
+@contextmanager
+def _npy(path: Path, dtype: type[np.generic]) -> Iterator[BinaryIO]:
     """A file of a one-dimensional array, whose values are to be written: unlike a memory map's, its pages
     don't count as this process's memory."""
-    file = path.open("wb")
-    header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype)) | {"shape": (length,)}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file
+    with path.open("wb") as file:
+
+        def write_header(length: int) -> int:
+            header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype)) | {"shape": (length,)}
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, header)
+            return file.tell()
+
+        begin = write_header(0)
+        yield file
+        length = (file.seek(0, SEEK_END) - begin) // np.dtype(dtype).itemsize
+        assert write_header(length) == begin  # NumPy pads headers to the same size
 
 
 def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
 
 
-def _summary(folder: Path, settings: Settings) -> Summary:
+def _summary(folder: Path, settings: Settings, repeats: int) -> Summary:
     """Counts, after refusing what can't be learned from."""
     offsets, items, outcomes = (
         np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("offsets", "items", "outcomes")
@@ -177,6 +199,7 @@ def _summary(folder: Path, settings: Settings) -> Summary:
         "items": num_items,
         "events": len(items),
         "users_evaluated": evaluated,
+        "repeats": repeats,
         "warnings": warnings,
     }
     log.info(
