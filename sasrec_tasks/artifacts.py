@@ -27,6 +27,7 @@ from typing import Any
 import fsspec
 from filelock import FileLock
 
+from sasrec_tasks import memory
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.files import replace
@@ -53,6 +54,7 @@ class Marker:
     summary: Summary
     seconds: float
     finished_at: str  # ISO 8601, UTC
+    peak_rss_mb: int | None = None
 
 
 class RunStore:
@@ -186,6 +188,7 @@ class RunStore:
             log.info("%s: nothing to do, done at %s", task, done.finished_at)
             return done.summary
         started = time.monotonic()
+        memory.reset_peak()
         with self._try_folder(task) as folder:
             summary = work(folder)
             files = {file.name: _describe(file) for file in sorted(folder.iterdir())}
@@ -197,6 +200,7 @@ class RunStore:
                 summary=summary,
                 seconds=round(time.monotonic() - started, 3),
                 finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                peak_rss_mb=memory.peak_mb(),
             )
             return self._commit(folder, marker)
 

@@ -24,7 +24,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (recommend, check, rollback):
+    for command in (recommend, check, rollback, history):
         app.command()(command)
 
 
@@ -103,6 +103,27 @@ def rollback(
             f"version {done['version']} serves run {done['run_id']} of {done['as_of']} again, "
             f"instead of run {done['instead_of']}"
         )
+
+
+def history(
+    table: TableUrl,
+    store: Annotated[
+        str,
+        typer.Option(envvar="SASREC_STORE", help="Where the runs are kept if the table is in a database."),
+    ] = "",
+    last: Annotated[int, typer.Option(min=1, help="At most so many runs, the newest.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Print the runs: what became of each, how good, how large, how long."""
+    from sasrec_tasks import runs
+    from sasrec_tasks.terminal import listed_runs
+
+    found = runs.read(runs.url_of(table, store))
+    found = found.slice(max(len(found) - last, 0))
+    if as_json:
+        typer.echo(json.dumps(found.to_pylist(), default=str))
+    else:
+        stdout.print(listed_runs(found))
 
 
 def _duration(text: str) -> timedelta:

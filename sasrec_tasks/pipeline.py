@@ -21,7 +21,7 @@ import fsspec
 from sasrec_tasks import roots
 from sasrec_tasks.artifacts import RUN_ID, RunStore, Summary
 from sasrec_tasks.config import Settings
-from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.errors import BadSettings, GateRefused, RetryCannotHelp
 from sasrec_tasks.naming import fields, from_names, is_operator_only
 
 log = logging.getLogger(__name__)
@@ -81,9 +81,19 @@ def run_task(task: str, run: str) -> Summary:
         task: one of `TASKS`.
         run: URL of the run's folder.
     """
+    from sasrec_tasks import runs
+
     store = RunStore(run)
+    settings = store.settings()
     module = importlib.import_module(f"sasrec_tasks.{task}")  # torch and the like only where needed
-    summary: Summary = module.run(store, store.settings())
+    try:
+        summary: Summary = module.run(store, settings)
+    except RetryCannotHelp as error:
+        ending: runs.Ending = "refused" if isinstance(error, GateRefused) else "failed"
+        runs.record(store, settings, task=task, ending=ending, reason=str(error))
+        raise
+    if task == "export":
+        runs.record(store, settings, task=task, ending="published" if summary["published"] else "superseded")
     return summary
 
 

@@ -35,10 +35,9 @@ def report(store: RunStore) -> Group:
     if export and not export.summary["published"]:
         parts.append(Text(f"Table: {settings.table} holds a later as_of and was left as it is"))
     elif export:
-        facts = f"Delta Lake, version {export.summary['version']}, {export.summary['rows']:,} rows"
+        facts = f"version {export.summary['version']}, {export.summary['rows']:,} rows"
         parts += [
             Text(f"Table: {settings.table} ({facts})"),
-            Text(f"Popular items: {settings.table}_popular"),
             _padded(_samples(store, settings.table)),
         ]
     return Group(*parts)
@@ -53,6 +52,29 @@ def listed(rows: pa.Table) -> Group:
     if not len(rows):
         return Group(Text("No rows."))
     return Group(table, Text(f"Run {rows['RUN_ID'][0]}, events before {rows['AS_OF'][0]}", style="dim"))
+
+
+def listed_runs(runs: pa.Table) -> Table:
+    """The table of runs: when, what became of it, how good, how large."""
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("as of", "run", "ending", "NDCG@10", "users"):
+        table.add_column(name, justify="right" if name == "users" else "left", no_wrap=name != "run")
+    for row in runs.to_pylist():
+        half = (row["NDCG_HIGH"] - row["NDCG_LOW"]) / 2 if row["NDCG"] is not None else 0.0
+        table.add_row(
+            f"{row['AS_OF']:%Y-%m-%d %H:%M}",
+            Text(_short(row["RUN_ID"]), overflow="fold"),
+            _ending(row),
+            "" if row["NDCG"] is None else f"{row['NDCG']:.4f} ±{f'{half:.3f}'[1:]}",
+            "" if row["USERS"] is None else f"{row['USERS']:,}",
+        )
+    return table
+
+
+def _ending(row: dict[str, Any]) -> str:
+    if row["ENDING"] == "published":
+        return f"published, {row['VERSION']}"
+    return "superseded" if row["ENDING"] == "superseded" else f"{row['ENDING']} at {row['TASK']}"
 
 
 def _padded(what: Any) -> Padding:

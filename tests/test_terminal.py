@@ -63,8 +63,7 @@ def test_the_report_samples_users_with_their_history(text: str, finished: Any) -
 
 def test_the_report_says_where_the_table_is_and_what_the_gate_found(finished: Any) -> None:
     wide = shown(report(RunStore(f"{finished.store}/first")), width=1000)
-    assert f"Table: {finished.table} (Delta Lake, version 0" in wide
-    assert f"{finished.table}_popular" in wide
+    assert f"Table: {finished.table} (version 0" in wide
     assert "Gate: passed" in wide
     assert "better than popularity" in wide
 

@@ -48,6 +48,26 @@ def rows(run: str, item: str) -> Iterator[pa.RecordBatch]:
     )
 
 
+def test_the_packages_own_reader(published: Path) -> None:
+    code = next(
+        block
+        for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+        if "Recommendations(" in block
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nprint(changed)"],
+        cwd=published,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fresh-item" in done.stdout
+    assert "changed" in done.stdout
+    assert "stale-item" not in done.stdout
+
+
 def test_every_promised_engine_has_a_snippet() -> None:
     assert [name for name, _ in SNIPPETS] == ["DuckDB", "Polars", "pandas", "Spark"]
 

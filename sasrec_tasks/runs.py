@@ -1,0 +1,141 @@
+"""The table of runs: a row for each, whatever became of it.
+
+A Delta table beside the recommendations, `<table>_runs`; where those are in a database, `.runs` in the store.
+It outlives the runs' folders.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from sasrec_tasks.artifacts import Marker, RunStore
+from sasrec_tasks.config import GROUPS, Settings
+from sasrec_tasks.contents import METRICS, VERDICT
+from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.naming import as_names
+from sasrec_tasks.tables import open_tables
+
+log = logging.getLogger(__name__)
+
+Ending = Literal["published", "superseded", "refused", "failed"]
+
+MOMENT = pa.timestamp("us", tz="UTC")
+
+RUNS = pa.schema(
+    [
+        pa.field("RUN_ID", pa.string(), nullable=False),
+        pa.field("AS_OF", MOMENT, nullable=False),
+        pa.field("FINISHED_AT", MOMENT, nullable=False),
+        pa.field("ENDING", pa.string(), nullable=False),  # published, superseded, refused, failed
+        pa.field("TASK", pa.string(), nullable=False),  # the last that ran
+        pa.field("REASON", pa.string()),  # why it was not published
+        pa.field("VERSION", pa.int64()),
+        pa.field("CHAMPION", pa.string()),  # run id
+        pa.field("ROWS", pa.int64()),
+        pa.field("REJECTED", pa.int64()),
+        pa.field("EVENTS", pa.int64()),
+        pa.field("USERS", pa.int64()),
+        pa.field("ITEMS", pa.int64()),
+        pa.field("NDCG", pa.float64()),  # NDCG@10 of the ranking that is served
+        pa.field("NDCG_LOW", pa.float64()),  # of its 95% interval
+        pa.field("NDCG_HIGH", pa.float64()),
+        pa.field("HR", pa.float64()),  # HR@10
+        pa.field("POPULARITY_NDCG", pa.float64()),
+        pa.field("SECONDS", pa.float64()),
+        pa.field("PEAK_MB", pa.int64()),
+        pa.field("TASKS", pa.string()),  # JSON: task → seconds, peak_mb
+        pa.field("METRICS", pa.string()),  # JSON: evaluate/metrics.json
+        pa.field("SETTINGS", pa.string(), nullable=False),  # JSON
+        pa.field("DATA", pa.string()),  # sha256 of what `split` left
+        pa.field("MODEL", pa.string()),  # sha256 of the weights
+    ]
+)
+
+
+def url_of(table: str, store: str) -> str:
+    """Where the runs of a table are kept.
+
+    Raises:
+        BadSettings: in the store, and that is not named.
+    """
+    folder = open_tables(table).folder
+    if not folder and not store:
+        raise BadSettings("store: not set: the runs of a table in a database are kept there (--store)")
+    return f"{folder}_runs" if folder else f"{store.rstrip('/')}/.runs"
+
+
+def record(store: RunStore, settings: Settings, *, task: str, ending: Ending, reason: str = "") -> None:
+    """Write a run's row, in the place of an earlier one; a failure is a warning, what was published stays so."""
+    try:
+        _upsert(url_of(settings.table, store.store), _row(store, settings, task, ending, reason))
+    except (DeltaError, OSError) as error:
+        log.warning("runs: %s could not be written down: %s", store.run_id, error)
+
+
+def read(url: str) -> pa.Table:
+    """All runs that are written down, in order of as_of."""
+    try:
+        table = DeltaTable(url)
+    except TableNotFoundError:
+        return RUNS.empty_table()
+    return table.to_pyarrow_table().cast(RUNS).sort_by([("AS_OF", "ascending"), ("FINISHED_AT", "ascending")])
+
+
+def _upsert(url: str, row: dict[str, Any]) -> None:
+    rows = pa.Table.from_pylist([row], RUNS)
+    try:
+        table = DeltaTable(url)
+    except TableNotFoundError:
+        write_deltalake(url, rows, mode="append")
+        return
+    merge = table.merge(rows, predicate="old.RUN_ID = new.RUN_ID", source_alias="new", target_alias="old")
+    merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+
+def _row(store: RunStore, settings: Settings, task: str, ending: Ending, reason: str) -> dict[str, Any]:
+    markers = {name: found for name in GROUPS if (found := store.marker(name))}
+    metrics = store.read_json("evaluate", METRICS) if "evaluate" in markers else {}
+    verdict = store.read_json("gate", VERDICT) if "gate" in markers else {}
+    served = "full" if settings.export.exclude_seen else "full_with_seen"
+    figures: Mapping[str, Any] = metrics.get(served, {})
+    low, high = figures.get("ci95", {}).get("ndcg@10", (None, None))
+    peaks = [marker.peak_rss_mb for marker in markers.values() if marker.peak_rss_mb]
+    return {
+        "RUN_ID": store.run_id,
+        "AS_OF": settings.as_of,
+        "FINISHED_AT": datetime.now(UTC),
+        "ENDING": ending,
+        "TASK": task,
+        "REASON": reason or None,
+        "VERSION": _summary(markers, "export").get("version"),
+        "CHAMPION": (verdict.get("champion") or {}).get("run_id"),
+        "ROWS": _summary(markers, "validate").get("rows"),
+        "REJECTED": _summary(markers, "validate").get("rejected"),
+        **{name.upper(): _summary(markers, "split").get(name) for name in ("events", "users", "items")},
+        "NDCG": figures.get("ndcg@10"),
+        "NDCG_LOW": low,
+        "NDCG_HIGH": high,
+        "HR": figures.get("hr@10"),
+        "POPULARITY_NDCG": metrics.get("baselines", {}).get("popularity", {}).get(served, {}).get("ndcg@10"),
+        "SECONDS": sum(marker.seconds for marker in markers.values()),
+        "PEAK_MB": max(peaks, default=None),
+        "TASKS": json.dumps(
+            {name: {"seconds": each.seconds, "peak_mb": each.peak_rss_mb} for name, each in markers.items()}
+        ),
+        "METRICS": json.dumps(metrics) if metrics else None,
+        "SETTINGS": json.dumps(as_names(settings)),
+        "DATA": markers["split"].digest if "split" in markers else None,
+        "MODEL": metrics.get("model"),
+    }
+
+
+def _summary(markers: Mapping[str, Marker], task: str) -> dict[str, Any]:
+    return markers[task].summary if task in markers else {}

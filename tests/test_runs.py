@@ -1,0 +1,103 @@
+"""The table of runs: a row for each, whatever became of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sasrec_tasks import runs
+from sasrec_tasks.errors import BadData, GateRefused
+from sasrec_tasks.rollback import roll_back
+from sasrec_tasks.tables import open_tables
+
+
+def written(place: Any) -> dict[str, dict[str, Any]]:
+    return {row["RUN_ID"]: row for row in runs.read(f"{place.table}_runs").to_pylist()}
+
+
+def test_a_published_run_is_written_down_with_all_that_is_known(finished: Any) -> None:
+    row = written(finished)["first"]
+    assert (row["ENDING"], row["TASK"], row["VERSION"], row["REASON"]) == ("published", "export", 0, None)
+    assert row["AS_OF"].isoformat() == "2026-01-01T00:00:00+00:00"
+    assert (row["USERS"], row["REJECTED"]) == (100, 0)
+    assert row["EVENTS"] == row["ROWS"] > 100
+    assert row["NDCG_LOW"] < row["NDCG"] < row["NDCG_HIGH"]
+    assert row["NDCG"] > row["POPULARITY_NDCG"]
+    tasks = json.loads(row["TASKS"])
+    assert list(tasks) == ["ingest", "validate", "split", "train", "evaluate", "gate", "export"]
+    assert row["SECONDS"] == pytest.approx(sum(task["seconds"] for task in tasks.values()))
+    assert row["PEAK_MB"] == max(task["peak_mb"] for task in tasks.values()) > 50
+    assert json.loads(row["SETTINGS"])["train.epochs"] == 6
+    assert json.loads(row["METRICS"])["full"]["ndcg@10"] == row["NDCG"]
+    assert len(row["DATA"]) == len(row["MODEL"]) == 64
+
+
+def test_a_run_that_ends_otherwise_says_how_and_why(place: Any, bad: dict[str, Any]) -> None:
+    place.run("good")
+    with pytest.raises(GateRefused):
+        place.run("bad", {**bad, "as_of": "2026-01-02"})
+    place.run("old", {"as_of": "2025-12-01", "gate.force_publish": True})
+    found = written(place)
+    assert (found["bad"]["ENDING"], found["bad"]["TASK"], found["bad"]["VERSION"]) == (
+        "refused",
+        "gate",
+        None,
+    )
+    assert "popularity" in found["bad"]["REASON"]
+    assert found["bad"]["CHAMPION"] == "good"
+    assert (found["old"]["ENDING"], found["old"]["VERSION"]) == ("superseded", None)
+    assert list(found) == ["old", "good", "bad"]  # in order of as_of
+
+    place.write(pa.table({"USER_ID": ["u"]}))
+    with pytest.raises(BadData):
+        place.run("broken", {"as_of": "2026-01-03"})
+    broken = written(place)["broken"]
+    assert (broken["ENDING"], broken["TASK"], broken["ROWS"]) == ("failed", "ingest", None)
+    assert "missing column" in broken["REASON"]
+
+
+def test_a_run_that_is_gone_on_with_has_one_row(place: Any, bad: dict[str, Any]) -> None:
+    with pytest.raises(GateRefused):
+        place.run("run", bad)
+    assert written(place)["run"]["ENDING"] == "refused"
+    place.run("run", {**bad, "gate.force_publish": True})
+    assert [row["ENDING"] for row in written(place).values()] == ["published"]
+    shutil.rmtree(place.store)
+    assert list(written(place)) == ["run"]  # it outlives the run's folder
+
+
+def test_runs_of_a_table_in_a_database_are_kept_in_the_store(place: Any, postgres: str) -> None:
+    place.table = f"{postgres}&table=runs_test"
+    place.run("run", {"gate.force_publish": True, "train.epochs": 1})
+    assert runs.url_of(place.table, place.store) == f"{place.store}/.runs"
+    assert runs.read(f"{place.store}/.runs")["RUN_ID"].to_pylist() == ["run"]
+
+
+def test_a_publish_stands_whatever_becomes_of_its_row(
+    place: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path(f"{place.table}_runs").write_text("in the way")
+    place.run("run", {"gate.force_publish": True, "train.epochs": 1})
+    assert next(open_tables(place.table).published()).run_id == "run"
+    assert "could not be written down" in caplog.text
+
+
+def test_the_command_prints_them(place: Any, command: Callable[..., Any]) -> None:
+    for month in (1, 2):
+        place.run(
+            f"run-{month}", {"as_of": f"2026-0{month}-01", "gate.force_publish": True, "train.epochs": 1}
+        )
+    roll_back(place.table)
+    shown = command("history", "--table", place.table)
+    assert shown.status == 0
+    assert "run-1" in shown.out
+    assert "run-2" in shown.out
+    assert "published" in shown.out
+    found = json.loads(command("history", "--table", place.table, "--last", "1", "--json").out)
+    assert [row["RUN_ID"] for row in found] == ["run-2"]
