@@ -214,6 +214,10 @@ class Train(Group):
     validation_users: int = Field(default=10_000, ge=1, title="Validation users")
     """At most so many users, drawn at random, are looked at by early stopping."""
 
+    cold_start_every: int = Field(default=1, ge=1, le=1000, title="Cold start")
+    """Every so many nights training begins anew; the nights between, it goes on from the published model's weights.
+    1 begins anew every night."""
+
     max_minutes: float | None = Field(default=240, gt=0, title="Time budget")
     """Minutes of training, all tries together, after which the best weights so far are used."""
 

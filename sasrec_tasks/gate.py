@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
+from sasrec_tasks.champion import earlier_publishes, index_in
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import METRICS, RANKS, VERDICT
 from sasrec_tasks.errors import BadSettings, GateRefused
@@ -26,7 +26,7 @@ from sasrec_tasks.measures import rank, summarise, unseen_items
 from sasrec_tasks.sasrec.metrics import Float64, Ranks, bootstrap, interval, per_user
 from sasrec_tasks.sasrec.scoring import Scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import PADDING, HeldOut, Int64, Sequences
-from sasrec_tasks.tables import Published, open_tables
+from sasrec_tasks.tables import Published
 
 log = logging.getLogger(__name__)
 
@@ -65,18 +65,7 @@ def run(store: RunStore, settings: Settings) -> Summary:
     Raises:
         GateRefused: the model may not be published.
     """
-    as_of = settings.as_of
-    assert as_of is not None  # frozen when the run started
-    earlier = list(
-        islice(
-            (
-                published
-                for published in open_tables(settings.table).published()
-                if published.run_id != store.run_id and published.as_of <= as_of
-            ),
-            settings.gate.recent_publishes,
-        )
-    )
+    earlier = earlier_publishes(store, settings, settings.gate.recent_publishes)
     summary = store.once(
         "gate",
         lambda folder: _decide(store, settings, earlier, folder),
@@ -266,8 +255,7 @@ def champion_scorer(
         The scorer, and the champion's index of each of today's items: (num_items + 1,), 0 if unknown.
     """
     model = trained.model(champion, settings)
-    theirs = {item: place for place, item in enumerate(contents.item_ids(champion), 1)}
-    index = np.array([PADDING, *(theirs.get(item, PADDING) for item in items)], dtype=np.int64)
+    index = index_in(champion, items)
     score_theirs = model_scorer(model, _translated(test.history, index))
     unknown = np.flatnonzero(index == PADDING)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sasrec_tasks import contents, trained
+from sasrec_tasks import contents, trained, warm_start
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import HISTORY
@@ -31,6 +31,7 @@ from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.sequences import HeldOut, LeaveLastTwoOut
 from sasrec_tasks.sasrec.trainer import Progress
 from sasrec_tasks.sasrec.weights import save_model
+from sasrec_tasks.warm_start import Start
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def run(store: RunStore, settings: Settings) -> Summary:
     """Write `model.safetensors`, `model.json` and `history.parquet`.
 
     Returns:
-        epochs, best_epoch, metric (of the best epoch), stopped (why), resumed_from_epoch, loss, device.
+        epochs, best_epoch, metric (of the best epoch), stopped (why), resumed_from_epoch, loss, device,
+        warm_start (run_id of the champion that training started from, or the reason why it began anew).
 
     Raises:
         BadData: nothing to train on, or an OUTCOME that `train.outcome` has no meaning for.
@@ -57,10 +59,13 @@ def run(store: RunStore, settings: Settings) -> Summary:
     """
     settings_read = settings.train.model_dump(mode="json", exclude={"device"})
     settings_read |= settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"})
+    model = new_model(contents.interactions(store, settings).num_items, settings)
+    start = warm_start.choose(store, settings, model)
+    settings_read["warm_start"] = {"run_id": start.run_id, "model": start.model}
     fingerprint = store.fingerprint("train", ["split"], settings_read)
     return store.once(
         "train",
-        lambda folder: _train(store, settings, fingerprint, folder),
+        lambda folder: _train(store, settings, model, start, fingerprint, folder),
         reads=["split"],
         settings=settings_read,
     )
@@ -86,12 +91,14 @@ def _shared_names(kind: type, settings: Settings) -> dict[str, Any]:
     return {field.name: train[field.name] for field in fields(kind) if field.name in train}
 
 
-def _train(store: RunStore, settings: Settings, fingerprint: str, folder: Path) -> Summary:
+def _train(
+    store: RunStore, settings: Settings, model: SASRec, start: Start, fingerprint: str, folder: Path
+) -> Summary:
     data = contents.interactions(store, settings)
     _check_outcomes(data.split, settings)
     config = fit_config(data.num_items, settings)
-    model = new_model(data.num_items, settings)
     train = data.split.train
+    warm_start.apply(store, settings, start, model, train)
     positions = targets_per_epoch(train.lengths, model.config.max_len, config.windows)
     shared, upload = store.shared_folder("train", "checkpoint")
     with bar("train", config.epochs * positions, "positions") as advance:
@@ -132,6 +139,7 @@ def _train(store: RunStore, settings: Settings, fingerprint: str, folder: Path) 
         "resumed_from_epoch": result.resumed_from_epoch,
         "loss": config.loss,
         "device": trained.device(settings),
+        "warm_start": asdict(start),
     }
     save_model(model, folder, training=summary, settings=settings.train.model_dump(mode="json"))
     rows = [asdict(epoch) for epoch in result.history]
