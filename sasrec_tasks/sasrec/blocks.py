@@ -192,16 +192,15 @@ class Block(nn.Module):
 
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
-        d = config.hidden_units
-        self.is_gated = config.blocks == "gated"
+        d, is_gated = config.hidden_units, config.blocks == "gated"
         self.attention_norm = nn.LayerNorm(d)
         self.convolution = CausalConvolution(d, config.conv_width) if config.conv_width > 1 else nn.Identity()
         self.attention = Attention(config)
-        self.attention_gate = Gate(d) if self.is_gated else Ungated()
+        self.attention_gate = Gate(d) if is_gated else Ungated()
         self.feed_forward_norm = nn.LayerNorm(d)
         self.feed_forward = (
             GatedLinear(d, config.dropout_rate)
-            if self.is_gated
+            if is_gated
             else nn.Sequential(
                 nn.Linear(d, 4 * d),
                 nn.GELU(),
@@ -209,7 +208,7 @@ class Block(nn.Module):
                 nn.Linear(4 * d, d),
             )
         )
-        self.feed_forward_gate = Gate(d) if self.is_gated else Ungated()
+        self.feed_forward_gate = Gate(d) if is_gated else Ungated()
         self.dropout = Dropout(config.dropout_rate)
 
     def forward(self, x: Tensor, slot: Tensor | None = None) -> Tensor:

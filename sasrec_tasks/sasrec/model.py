@@ -91,11 +91,7 @@ class SASRec(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Normal(0, 0.02) weights, zero biases; the padding item stays zero.
-
-    But for the projections of plain blocks' attention, which are Glorot's uniform, as in the paper's code: with
-    small ones, attention is slow to tell items apart.
-    """
+    """Normal(0, 0.02) weights, zero biases; the padding item stays zero."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
@@ -103,5 +99,3 @@ def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Embedding) and module.padding_idx is not None:
         with torch.no_grad():
             module.weight[module.padding_idx].zero_()
-    if isinstance(module, Block) and not module.is_gated:
-        nn.init.xavier_uniform_(module.attention.qkv.weight)

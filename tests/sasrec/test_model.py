@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sasrec_tasks.sasrec.blocks import Block
-from sasrec_tasks.sasrec.fit import build
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import SASRecConfig
 
@@ -181,16 +180,3 @@ def test_without_attention_dropout_only_attention_is_spared(random_model: ModelF
 def test_padding_ahead_of_an_item_is_refused(random_model: Callable[..., SASRec], row: list[int]) -> None:
     with pytest.raises(ValueError, match="padding comes after a row's items"):
         random_model()(torch.tensor([[3, 5, 7], row]))
-
-
-@pytest.mark.parametrize(("blocks", "spread"), [("plain", (2 / 200) ** 0.5), ("gated", 0.02)])
-def test_projections_start_as_the_papers_in_plain_blocks_and_small_in_gated_ones(
-    blocks: Literal["plain", "gated"], spread: float
-) -> None:
-    model = build(SASRecConfig(num_items=20, hidden_units=50, blocks=blocks), 0)
-    weights = dict(model.named_parameters())
-    for block in ("blocks.0", "blocks.1"):
-        projections = weights[f"{block}.attention.qkv.weight"].detach()
-        assert float(projections.mean()) == pytest.approx(0, abs=spread / 10)
-        assert float(projections.std()) == pytest.approx(spread, rel=0.05)
-        assert float(weights[f"{block}.attention.out.weight"].detach().std()) == pytest.approx(0.02, rel=0.05)
