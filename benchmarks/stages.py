@@ -287,6 +287,7 @@ def split_with_pandas(source: str, rows: int, out: str) -> Result:
         users, user_ids = pd.factorize(frame["USER_ID"], sort=True)
         items, item_ids = pd.factorize(frame["ITEM_ID"], sort=True)
         frame = frame.assign(user=users, item=items + 1).sort_values(["user", "TIMESTAMP"], kind="stable")
+        frame = frame.drop_duplicates(["user", "item", "TIMESTAMP"])
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         offsets = np.concatenate([[0], np.cumsum(np.bincount(frame["user"], minlength=len(user_ids)))])

@@ -197,7 +197,12 @@ def test_the_form_has_every_setting_but_the_operators() -> None:
     names = {name for name, _, _ in form()}
     operators = {name for name, field in fields() if is_operator_only(field)}
     assert names == set(as_names(Settings())) - operators
-    assert operators == {"ingest.allowed_roots", "validate.schema_file", "split.spill_folder"}
+    assert operators == {
+        "ingest.allowed_roots",
+        "ingest.query",
+        "validate.schema_file",
+        "split.spill_folder",
+    }
 
 
 @pytest.mark.parametrize(("name", "default", "schema"), list(form()), ids=[name for name, _, _ in form()])
