@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sasrec_tasks import memory
+
 Result = dict[str, Any]
 
 
@@ -58,9 +60,7 @@ def peak_rss_mb() -> int:
     Where Linux says so, by the mark of this program: `getrusage` counts what the process held before, when
     it was still a copy of the one that started it.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
-        return round(int(lines["VmHWM"].split()[0]) * 1024 / 1e6)
+    if (peak := memory.process_peak_mb()) is not None:
+        return peak
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)

@@ -46,6 +46,11 @@ def use(lookup: Lookup) -> Iterator[None]:
         _lookup.reset(token)
 
 
+def is_postgres(address: str) -> bool:
+    """Whether an address is that of a PostgreSQL database."""
+    return address.startswith(("postgresql://", "postgres://"))
+
+
 def resolve(url: str) -> str:
     """The address behind `connection:ID?…`, with its query added; any other URL as it is.
 

@@ -23,3 +23,6 @@ def test_a_peak_rises_and_begins_anew() -> None:
     after = memory.peak_mb()
     assert after is not None
     assert after < held - 150
+    whole = memory.process_peak_mb()
+    assert whole is not None
+    assert whole >= held

@@ -13,7 +13,7 @@ from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.sources.delta import DeltaSource, is_delta
 from sasrec_tasks.sources.parquet import ParquetSource
 from sasrec_tasks.sources.protocol import CutBy, Part, Source
-from sasrec_tasks.sources.sql import SCHEMES, SqlSource
+from sasrec_tasks.sources.sql import SqlSource
 
 __all__ = ["CutBy", "Part", "Source", "open_source", "since"]
 
@@ -39,7 +39,7 @@ def open_source(settings: Settings, as_of: datetime, types: Mapping[str, pa.Data
     """
     source, first = settings.source, since(settings, as_of)
     address = connections.resolve(source)
-    if address.partition("://")[0] in SCHEMES:
+    if connections.is_postgres(address):
         query = settings.ingest.query
         return SqlSource(address, shown=source, query=query, as_of=as_of, since=first)
     if source and is_delta(source):

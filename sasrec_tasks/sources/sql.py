@@ -17,7 +17,6 @@ import pyarrow as pa
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.sources.protocol import CutBy, Part
 
-SCHEMES = ("postgresql", "postgres")
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 

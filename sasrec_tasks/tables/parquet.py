@@ -81,15 +81,8 @@ class ParquetTables:
                 now = self._versions()
                 if done := now.of_run(run_id):  # by another try of this task
                     return done
-                if now.newest != before.newest:
-                    raise OSError(f"{self.url}: was written to by another run meanwhile: try again")
-                version = Version(
-                    version=now.next,
-                    place=place,
-                    follows=now.newest.version if now.newest else None,
-                    run_id=run_id,
-                    as_of=as_of,
-                    metadata={**metadata, "run_id": run_id, "as_of": as_of.isoformat()},
+                version = now.after(
+                    before, self.url, place=place, run_id=run_id, as_of=as_of, metadata=metadata
                 )
                 self._point_at(version, now)
         finally:

@@ -29,7 +29,6 @@ from sasrec_tasks.tables.versions import Version, Versions
 
 log = logging.getLogger(__name__)
 
-SCHEMES = ("postgresql", "postgres")
 NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,39}\.)?[A-Za-z_][A-Za-z0-9_]{0,29}")
 LOCK_TIMEOUT = "60s"
 """How long switching a view waits for a consumer's long transaction, and other consumers behind it."""
@@ -102,16 +101,7 @@ class PostgresTables:
             now = self._locked_versions(cursor)
             if done := now.of_run(run_id):  # by another try of this task, while the rows were copied
                 return done
-            if now.newest != before.newest:
-                raise OSError(f"{self.url}: was written to by another run meanwhile: try again")
-            version = Version(
-                version=now.next,
-                place=place,
-                follows=now.newest.version if now.newest else None,
-                run_id=run_id,
-                as_of=as_of,
-                metadata={**metadata, "run_id": run_id, "as_of": as_of.isoformat()},
-            )
+            version = now.after(before, self.url, place=place, run_id=run_id, as_of=as_of, metadata=metadata)
             self._serve(cursor, version)
             cursor.connection.commit()
         return version

@@ -6,7 +6,7 @@ from sasrec_tasks import connections
 from sasrec_tasks.roots import places
 from sasrec_tasks.tables.delta import DeltaTables
 from sasrec_tasks.tables.parquet import PREFIX, ParquetTables
-from sasrec_tasks.tables.postgres import SCHEMES, PostgresTables
+from sasrec_tasks.tables.postgres import PostgresTables
 from sasrec_tasks.tables.protocol import Tables
 from sasrec_tasks.tables.several import SeveralTables
 
@@ -26,6 +26,6 @@ def _open(url: str) -> Tables:
     if url.startswith(PREFIX):
         return ParquetTables(url)
     address = connections.resolve(url)
-    if address.partition("://")[0] in SCHEMES:
+    if connections.is_postgres(address):
         return PostgresTables(address, shown=url if address != url else "")
     return DeltaTables(address)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
 
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables.protocol import Published
@@ -61,6 +63,32 @@ class Versions:
     def of_run(self, run_id: str) -> Version | None:
         """A run's version, if it has not been rolled back."""
         return next((version for version in self.served() if version.run_id == run_id), None)
+
+    def after(
+        self,
+        before: Versions,
+        url: str,
+        *,
+        place: str,
+        run_id: str,
+        as_of: datetime,
+        metadata: dict[str, Any],
+    ) -> Version:
+        """The next version, with a run's rows, if nothing else was published since ``before``.
+
+        Raises:
+            OSError: something was.
+        """
+        if self.newest != before.newest:
+            raise OSError(f"{url}: was written to by another run meanwhile: try again")
+        return Version(
+            version=self.next,
+            place=place,
+            follows=self.newest.version if self.newest else None,
+            run_id=run_id,
+            as_of=as_of,
+            metadata={**metadata, "run_id": run_id, "as_of": as_of.isoformat()},
+        )
 
     def back_to(self, version: int, url: str) -> Version:
         """The next version, which serves an earlier one again; raises as `at`."""
