@@ -148,7 +148,13 @@ class Front:
     def run(self, source: str, *, upto: str = "split", run_id: str = "run", **settings: Any) -> RunStore:
         """Run the first tasks; settings with `__` for the dot."""
         named = {name.replace("__", "."): value for name, value in settings.items()}
-        values = {"as_of": "2026-01-01", **named, "source": source, "store": self.store, "table": f"{self.folder}/table"}
+        values = {
+            "as_of": "2026-01-01",
+            **named,
+            "source": source,
+            "store": self.store,
+            "table": f"{self.folder}/table",
+        }
         store = start(from_names(values), run_id)
         for task in TASKS[: TASKS.index(upto) + 1]:
             run_task(task, store.uri)
