@@ -6,7 +6,7 @@ It runs every night at 02:00 UTC; trigger it by hand to change a setting for one
 | task | what it does |
 | --- | --- |
 | `ingest` | copies the events before `as_of` into the run's folder |
-| `validate` | sets bad rows aside; fails if there are too many |
+| `validate` | sets bad rows aside; fails if there are too many, or if the data are not what they were |
 | `split` | sorts each user's events by time; last = test, second to last = validation |
 | `train` | trains SASRec with early stopping |
 | `evaluate` | measures it, and popularity, on the test items |
@@ -56,10 +56,11 @@ Freezes the run's settings and copies the events before `as_of` into `ingest/`.
 """,
     "validate": """
 Checks every row against the contract in `schemas/`. Bad rows go to `validate/rejected.parquet` with
-their reason.
+their reason. Rows, users, items and the like are held against the last published nights.
 
-**If it fails:** a column has the wrong type, or more than `validate.max_rejected_share` of the rows
-is bad. Mend the source and clear from `ingest`.
+**If it fails:** a column has the wrong type, more than `validate.max_rejected_share` of the rows is
+bad, or the data are far from what they were (`validate.drift_fail`). Mend the source and clear from
+`ingest`; if the change is wanted, trigger a run with a higher limit.
 **Re-running** on the same snapshot gives the same answer.
 """,
     "split": """

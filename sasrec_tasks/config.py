@@ -71,6 +71,16 @@ class Validate(Group):
     max_rejected_share: float = Field(default=0.01, ge=0, le=1, title="Rejected rows")
     """Share of rows that may be rejected before the run fails."""
 
+    drift_warn: float | None = Field(default=1.5, gt=1, le=1e6, title="Drift to warn of")
+    """Warn when a figure of the data (rows, users, items, events per user, hours with events, known items) is so
+    many times above or below what it was on the last published nights. None: never."""
+
+    drift_fail: float | None = Field(default=5.0, gt=1, le=1e6, title="Drift to fail at")
+    """As drift_warn, but the run fails."""
+
+    drift_nights: int = Field(default=7, ge=1, le=1000, title="Nights of drift")
+    """How many published nights make up what is usual."""
+
     schema_file: str | None = Field(default=None, title="Schema", json_schema_extra=OPERATOR_ONLY)
     """Another contract for the interactions than the one in `schemas/`."""
 

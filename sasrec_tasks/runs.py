@@ -56,6 +56,7 @@ RUNS = pa.schema(
         pa.field("SETTINGS", pa.string(), nullable=False),  # JSON
         pa.field("DATA", pa.string()),  # sha256 of what `split` left
         pa.field("MODEL", pa.string()),  # sha256 of the weights
+        pa.field("PROFILE", pa.string()),  # JSON: what `validate` found tonight's data to be like
     ]
 )
 
@@ -86,7 +87,12 @@ def read(url: str) -> pa.Table:
         table = DeltaTable(url)
     except TableNotFoundError:
         return RUNS.empty_table()
-    return table.to_pyarrow_table().cast(RUNS).sort_by([("AS_OF", "ascending"), ("FINISHED_AT", "ascending")])
+    found = table.to_pyarrow_table()
+    for column in RUNS:
+        if column.name not in found.column_names:  # written before there was one
+            found = found.append_column(column, pa.nulls(len(found), column.type))
+    found = found.select(RUNS.names).cast(RUNS)
+    return found.sort_by([("AS_OF", "ascending"), ("FINISHED_AT", "ascending")])
 
 
 def _upsert(url: str, row: dict[str, Any]) -> None:
@@ -96,7 +102,13 @@ def _upsert(url: str, row: dict[str, Any]) -> None:
     except TableNotFoundError:
         write_deltalake(url, rows, mode="append")
         return
-    merge = table.merge(rows, predicate="old.RUN_ID = new.RUN_ID", source_alias="new", target_alias="old")
+    merge = table.merge(
+        rows,
+        predicate="old.RUN_ID = new.RUN_ID",
+        source_alias="new",
+        target_alias="old",
+        merge_schema=True,
+    )
     merge.when_matched_update_all().when_not_matched_insert_all().execute()
 
 
@@ -134,6 +146,7 @@ def _row(store: RunStore, settings: Settings, task: str, ending: Ending, reason:
         "SETTINGS": json.dumps(as_names(settings)),
         "DATA": markers["split"].digest if "split" in markers else None,
         "MODEL": metrics.get("model"),
+        "PROFILE": json.dumps(profile) if (profile := _summary(markers, "validate").get("profile")) else None,
     }
 
 

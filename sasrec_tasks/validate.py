@@ -1,13 +1,15 @@
-"""Task 2: hold the snapshot against its contract, the YAML file in `schemas/`.
+"""Task 2: hold the snapshot against its contract, the YAML file in `schemas/`, and against earlier nights.
 
-Rows that break it are set aside with the reason; the run fails when types are wrong, when too many
-rows are rejected, or when nothing is left. The report is kept either way.
+Rows that break the contract are set aside with the reason; the run fails when types are wrong, when
+too many rows are rejected, when nothing is left, or when the data are too far from what they were
+on the nights before. The report is kept either way.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pandera.errors import SchemaErrors
 
+from sasrec_tasks import drift
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import MANIFEST, REJECTED, ROWS_AT_ONCE, SNAPSHOT
@@ -47,25 +50,55 @@ def run(store: RunStore, settings: Settings) -> Summary:
     """Check every row of the snapshot; write `report.json` and `rejected.parquet`.
 
     Returns:
-        rows, rejected (rows, not reasons), problems (empty).
+        rows, rejected (rows, not reasons), problems (empty), profile, nights and drift.
 
     Raises:
-        BadData: a column of the wrong type, too many rows rejected, or none left.
+        BadData: a column of the wrong type, too many rows rejected, none left, or too much drift.
     """
     schema_file = _schema_file(settings)
     schema = build_schema(schema_file)
     snapshot = store.folder("ingest") / SNAPSHOT
-    files = store.read_json("ingest", MANIFEST)["files"]
+    manifest = store.read_json("ingest", MANIFEST)
     limit = settings.validate_.max_rejected_share
+
+    def work(folder: Path) -> Summary:
+        found = _check(snapshot, manifest["files"], schema, limit, folder)
+        if found["problems"]:
+            return found
+        rows = found["rows"] - found["rejected"]
+        return found | drift.measure(store, settings, snapshot, rows=rows, unit=manifest["timestamp_unit"])
+
     summary = store.once(
         "validate",
-        lambda folder: _check(snapshot, files, schema, limit, folder),
+        work,
         reads=["ingest"],
-        settings={"max_rejected_share": limit, "schema": schema_file.read_text(encoding="utf-8")},
+        settings={
+            "max_rejected_share": limit,
+            "schema": schema_file.read_text(encoding="utf-8"),
+            "drift_nights": settings.validate_.drift_nights,
+        },
     )
     if summary["problems"]:
         raise BadData(f"{settings.source}: " + "; ".join(summary["problems"]))
+    _look_at_drift(summary, settings)
     return summary
+
+
+def _look_at_drift(summary: Summary, settings: Settings) -> None:
+    """Warn or fail. The limits are no part of what was done once: raised, they let the same run go on."""
+    warn, fail = (
+        limit or math.inf for limit in (settings.validate_.drift_warn, settings.validate_.drift_fail)
+    )
+    found = drift.of(summary)
+    for each in found:
+        if each.factor > warn:
+            log.warning("validate: drift: %s", each)
+    if too_far := [str(each) for each in found if each.factor > fail]:
+        raise BadData(
+            f"{settings.source}: the data are not what they were on the last {len(summary['nights'])} published "
+            f"night(s): {'; '.join(too_far)}; mend the source, or let it through with a higher "
+            f"validate.drift_fail (now {fail:g})"
+        )
 
 
 def _schema_file(settings: Settings) -> Path:
