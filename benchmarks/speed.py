@@ -97,6 +97,7 @@ def row(
         "ratio": round(peer_s / ours_s, 2),
         "mark": mark,
         "spread": {"ours": spread(ours["seconds"]), "peer": spread(seconds)},
+        "runs_s": {"ours": [round(s, 3) for s in ours["seconds"]], "peer": [round(s, 3) for s in seconds]},
         "quality_ours": None,
         "quality_peer": None,
         "peak_rss_mb": ours["peak_rss_mb"],

@@ -10,7 +10,8 @@ It runs every night at 02:00 UTC; trigger it by hand to change a setting for one
 | `split` | sorts each user's events by time; last = test, second to last = validation |
 | `train` | trains SASRec with early stopping |
 | `evaluate` | measures it, and popularity, on the test items |
-| `gate` | refuses a model that is worse than popularity or than the published one |
+| `gate` | refuses a model that is worse than popularity or than the published one, or a table that would change too much |
+| `approve` | asks a person, where the verdict of `gate` does; otherwise skipped |
 | `export` | publishes every user's top k as one version of the table |
 
 **Re-running is safe.** A task that has done its work with the same inputs and settings finds that
@@ -28,6 +29,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import (
     Asset,
     Connection,
@@ -44,6 +46,8 @@ from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSkipExceptio
 
 from sasrec_tasks.errors import RetryCannotHelp
 from sasrec_tasks.naming import form
+
+PUBLISH, LEAVE = "Publish", "Leave the table as it is"
 
 RECOMMENDATIONS = Asset(name="sasrec_recommendations", uri="sasrec://recommendations")
 
@@ -87,6 +91,15 @@ Compares with popularity and, on the same test items, with the published model.
 **If it fails:** the model was refused, and yesterday's table stays. The log and `gate/verdict.json`
 say which rule. To publish nevertheless, trigger a run with `gate.force_publish`.
 **Re-running** decides anew only if something has changed.
+""",
+    "ask": """
+Goes to `approve` if the verdict of `gate` asks a person (settings `gate.ask_…`), else to `export`.
+""",
+    "approve": """
+Waits for a person: **Required Actions** in the menu. What is asked stands there. Who answered, and
+when, is kept in the run's folder.
+
+Without an answer within 20 hours the table is left as it is.
 """,
     "export": """
 Publishes every user's top k as one version of the table, and tells the consumers.
@@ -137,6 +150,21 @@ def run_task(name: str, run: str) -> dict[str, Any]:
         return pipeline.run_task(name, run)
 
 
+def record_answer(run: str) -> None:
+    """Keep in the run's folder what a person answered in `approve`."""
+    from sasrec_tasks import approval
+    from sasrec_tasks.artifacts import RunStore
+
+    answer = get_current_context()["ti"].xcom_pull(task_ids="approve")
+    if answer:
+        user = answer["responded_by_user"]
+        approval.answer(
+            RunStore(run),
+            approved=answer["chosen_options"] == [PUBLISH],
+            by=user["name"] if user else "nobody, in time",
+        )
+
+
 @task(doc_md=HELP["ingest"], execution_timeout=timedelta(hours=2))
 def ingest() -> dict[str, Any]:
     """Start the run, then read the source."""
@@ -150,9 +178,35 @@ def ingest() -> dict[str, Any]:
     return {"run": store.uri, **run_task("ingest", store.uri)}
 
 
-@task(doc_md=HELP["export"], execution_timeout=timedelta(hours=2), outlets=[RECOMMENDATIONS])
+@task.branch(doc_md=HELP["ask"])
+def ask(before: dict[str, Any]) -> str:
+    """Where a person must decide, to them."""
+    return "approve" if before["asks"] else "export"
+
+
+def approve() -> HITLOperator:
+    """Ask a person what the verdict asks."""
+    return HITLOperator(
+        task_id="approve",
+        doc_md=HELP["approve"],
+        subject="Publish the recommendations of {{ run_id }}?",
+        body="{% for reason in ti.xcom_pull('gate')['asks'] %}- {{ reason }}\n{% endfor %}",
+        options=[PUBLISH, LEAVE],
+        defaults=[LEAVE],
+        response_timeout=timedelta(hours=20),  # over before the next night
+        retries=0,
+    )
+
+
+@task(
+    doc_md=HELP["export"],
+    execution_timeout=timedelta(hours=2),
+    outlets=[RECOMMENDATIONS],
+    trigger_rule="none_failed_min_one_success",  # `approve` may be skipped
+)
 def export(before: dict[str, Any]) -> dict[str, Any]:
     """Publish, and tell those who wait for the table."""
+    record_answer(before["run"])
     summary = run_task("export", before["run"])
     if not summary["published"]:
         raise AirflowSkipException(f"{summary['table']} holds a newer run")
@@ -188,7 +242,10 @@ def sasrec_nightly() -> None:
     done = step("train", minutes=360)(done)
     done = step("evaluate", minutes=120)(done)
     done = step("gate", minutes=60)(done)
-    export(done)
+    published = export(done)
+    asked = ask(done)
+    asked >> approve() >> published
+    asked >> published
 
 
 sasrec_nightly()

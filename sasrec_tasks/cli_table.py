@@ -1,7 +1,8 @@
-"""What people ask of the table on the command line: rows, freshness, the way back."""
+"""What people ask of the table on the command line: rows, freshness, the way back; and what it asks of them."""
 
 from __future__ import annotations
 
+import getpass
 import json
 import re
 from datetime import timedelta
@@ -24,7 +25,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (recommend, check, rollback, history):
+    for command in (recommend, check, rollback, history, approve):
         app.command()(command)
 
 
@@ -124,6 +125,24 @@ def history(
         typer.echo(json.dumps(found.to_pylist(), default=str))
     else:
         stdout.print(listed_runs(found))
+
+
+def approve(
+    run_id: Annotated[str, typer.Option(help="Run whose verdict asks.")],
+    store: Annotated[str, typer.Option(envvar="SASREC_STORE", help="Folder that holds the runs.")],
+    refuse: Annotated[bool, typer.Option("--refuse", help="Leave the table as it is.")] = False,
+    by: Annotated[str, typer.Option(help="Who decides; by default, who is logged in.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Answer a verdict that asks a person; `run --run-id` or `export --run-id` then publishes."""
+    from sasrec_tasks import approval
+    from sasrec_tasks.artifacts import RunStore
+
+    given = approval.answer(RunStore.of(store, run_id), approved=not refuse, by=by or getpass.getuser())
+    if as_json:
+        typer.echo(json.dumps(given))
+    else:
+        typer.echo(f"{'approved' if given['approved'] else 'refused'}: " + "; ".join(given["asks"]))
 
 
 def _duration(text: str) -> timedelta:

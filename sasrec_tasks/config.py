@@ -275,11 +275,44 @@ class Gate(Group):
     tolerance: float = Field(default=0.02, ge=0, le=1, title="Tolerance")
     """Share of the champion's NDCG@10 that may be lost; twice that of the best recent publish."""
 
+    ask_tolerance: float | None = Field(default=None, ge=0, le=1, title="Ask: tolerance")
+    """As tolerance, but beyond it a person is asked."""
+
     recent_publishes: int = Field(default=14, ge=1, le=1000, title="Recent publishes")
     """How many publishes the best recent one is looked for in."""
 
+    min_coverage: float = Field(default=0.0, ge=0, le=1, title="Least coverage")
+    """Share of the catalogue that must be in somebody's top 10, on the test users."""
+
+    ask_coverage: float | None = Field(default=None, ge=0, le=1, title="Ask: coverage")
+    """Below it a person is asked."""
+
+    max_users_lost: float = Field(default=0.5, ge=0, le=1, title="Users lost")
+    """Largest share of the users in the table who would have no rows any more."""
+
+    ask_users_lost: float | None = Field(default=None, ge=0, le=1, title="Ask: users lost")
+    """Above it a person is asked."""
+
+    min_overlap: float = Field(default=0.0, ge=0, le=1, title="Least overlap")
+    """Share of a user's served items that must stay, the mean over users (overlap@k with the table)."""
+
+    ask_overlap: float | None = Field(default=None, ge=0, le=1, title="Ask: overlap")
+    """Below it a person is asked."""
+
+    max_lists_changed: float = Field(default=1.0, ge=0, le=1, title="Lists changed")
+    """Largest share of users who would keep none of their served items."""
+
+    ask_lists_changed: float | None = Field(default=None, ge=0, le=1, title="Ask: lists changed")
+    """Above it a person is asked."""
+
+    ask_drift: bool = Field(default=False, title="Ask: drift")
+    """Ask a person where a figure of the data has drifted by more than validate.drift_warn."""
+
+    compared_users: int = Field(default=10_000, ge=1, le=1_000_000, title="Compared users")
+    """At most so many users, drawn at random, whose lists are compared with the table's."""
+
     force_publish: bool = Field(default=False, title="Publish anyway")
-    """Publish whatever the verdict; recorded in it."""
+    """Publish whatever the verdict, and ask nobody; recorded in it."""
 
 
 class Export(Group):

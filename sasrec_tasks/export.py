@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sasrec_tasks import contents, trained
+from sasrec_tasks import approval, contents, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import EXPORT, METRICS, OWN_ROWS, USERS, VERDICT
@@ -44,7 +44,7 @@ def run(store: RunStore, settings: Settings) -> Summary:
         table, version, published, rows, users, users_by_origin, metrics.
 
     Raises:
-        GateRefused: the verdict does not allow it.
+        GateRefused: the verdict does not allow it, or asks for an approval that nobody has given.
         BadSettings: no verdict on these weights, or the run is published with other rows.
     """
     if not settings.table:
@@ -82,6 +82,7 @@ def _require_verdict(store: RunStore) -> None:
         )
     if not verdict["publish"]:
         raise GateRefused("the verdict in gate/verdict.json does not allow a publish")
+    approval.require(store, verdict)
 
 
 def _content(store: RunStore, settings: Settings) -> str:

@@ -94,7 +94,15 @@ RESULTS = {
 
 def _result(task: str, summary: Summary) -> str:
     if task == "gate":
-        verdict = "forced" if summary["forced"] else "passed" if summary["publish"] else "refused"
+        verdict = (
+            "forced"
+            if summary["forced"]
+            else "asks for approval"
+            if summary["asks"]
+            else "passed"
+            if summary["publish"]
+            else "refused"
+        )
         return f"{verdict}, {'champion ' + summary['champion'] if summary['champion'] else 'no champion yet'}"
     return RESULTS[task].format(**summary)
 
@@ -153,7 +161,15 @@ def _metrics(metrics: dict[str, Any]) -> Table:
 
 
 def _gate(verdict: dict[str, Any]) -> Text:
-    outcome = "published anyway" if verdict["forced"] else "passed" if verdict["passed"] else "refused"
+    outcome = (
+        "published anyway"
+        if verdict["forced"]
+        else "asks for approval"
+        if verdict["asks"]
+        else "passed"
+        if verdict["passed"]
+        else "refused"
+    )
     return Text("\n".join([f"Gate: {outcome}", *(f"  {reason}" for reason in verdict["reasons"])]))
 
 

@@ -86,7 +86,7 @@ def test_a_worse_model_is_refused_and_the_table_left_as_it_is(place: Any, bad: d
     assert version == before[0]
     pd.testing.assert_frame_equal(rows, before[1])
     found = rule(RunStore(f"{place.store}/worse"), "champion")
-    assert not found["passed"]
+    assert found["outcome"] == "refused"
     assert found["figure"] < found["limit"] < 0
 
 
@@ -114,9 +114,9 @@ def test_a_slightly_worse_model_passes_within_the_tolerance(place: Any, bad: dic
     store = place.start("worse", tolerant)
     with pytest.raises(GateRefused):  # by popularity, which knows no tolerance
         place.run("worse", tolerant)
-    assert rule(store, "champion")["passed"]
-    assert rule(store, "recent")["passed"]
-    assert not rule(store, "popularity")["passed"]
+    assert rule(store, "champion")["outcome"] == "passed"
+    assert rule(store, "recent")["outcome"] == "passed"
+    assert rule(store, "popularity")["outcome"] == "refused"
 
 
 def test_items_that_the_champion_does_not_know_are_its_misses(place: Any, chains: Any) -> None:
@@ -165,7 +165,7 @@ def test_the_best_of_the_last_14_publishes_holds_against_a_slow_decline(
     with nullcontext() if passes else refused:
         place.run("run", upto="gate")
     store = RunStore(f"{place.store}/run")
-    assert rule(store, "recent")["passed"] is passes
+    assert rule(store, "recent")["outcome"] == ("passed" if passes else "refused")
     assert rule(store, "recent")["limit"] == pytest.approx(0.96 * (0.01 if passes else 0.99))
     assert verdict_of(store)["publish"] is passes
 
@@ -206,7 +206,7 @@ def test_what_is_served_is_what_is_compared(place: Any) -> None:
     assert verdict_of(store)["protocol"] == "full_with_seen"
     metrics = store.read_json("evaluate", "metrics.json")
     assert rule(store, "popularity")["figure"] == metrics["full_with_seen"]["ndcg@10"]
-    assert rule(store, "recent")["passed"]
+    assert rule(store, "recent")["outcome"] == "passed"
 
 
 def test_a_verdict_on_other_weights_does_not_publish(place: Any) -> None:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables import compare
-from sasrec_tasks.tables.protocol import Published
+from sasrec_tasks.tables.protocol import Published, Tables
 from sasrec_tasks.tables.urls import open_tables
 
 CHANGES = """
@@ -28,21 +28,23 @@ SELECT USER_ID, CHANGE, RANK, ITEM_ID, ORIGIN FROM changed LEFT JOIN new USING (
 
 
 class Recommendations:
-    """One version of the table, the newest there is when this is made: later publishes don't change it.
+    """One version of the table, by default the newest when this is made: later publishes don't change it.
 
     Args:
         url: as the setting `table`; several with commas between are read from the first.
+        version: one that is kept, instead of the newest.
 
     Raises:
         BadSettings: nothing is published there.
+        OSError: the version is not kept any more.
 
     >>> recommendations = Recommendations("recommendations")
     >>> recommendations.for_user("42")["ITEM_ID"].tolist()
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, version: int | None = None) -> None:
         self._tables = open_tables(url)
-        self._published: Published = _newest(url)
+        self._published: Published = _newest(self._tables) if version is None else _kept(self._tables, version)
 
     def __repr__(self) -> str:
         return (
@@ -117,11 +119,20 @@ class Recommendations:
             return _frame(db.sql(CHANGES).to_arrow_table())
 
 
-def _newest(url: str) -> Published:
-    newest = next(open_tables(url).published(), None)
+def _newest(tables: Tables) -> Published:
+    newest = next(tables.published(), None)
     if newest is None:
-        raise BadSettings(f"table={url!r}: nothing is published there: check the URL, or publish a run first")
+        raise BadSettings(
+            f"table={tables.url!r}: nothing is published there: check the URL, or publish a run first"
+        )
     return newest
+
+
+def _kept(tables: Tables, version: int) -> Published:
+    found = next((each for each in tables.kept() if each.version == version), None)
+    if found is None:
+        raise OSError(f"{tables.url}: version {version} is no publish, or is not kept any more")
+    return found
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

@@ -83,6 +83,17 @@ def test_a_reader_stays_with_its_version(url: str) -> None:
     assert Recommendations(url).popular()["ITEM_ID"].tolist() == ["popular of b"]
 
 
+def test_an_earlier_version_is_read_as_it_was(url: str) -> None:
+    first, second = (publish(url, run_id, {"u": [run_id]}) for run_id in ("one", "two"))
+    for published, run_id in ((first, "one"), (second, "two")):
+        chosen = Recommendations(url, version=published.version)
+        assert (chosen.version, chosen.run_id) == (published.version, run_id)
+        assert chosen.to_pandas()["ITEM_ID"].tolist() == [run_id]
+        assert chosen.popular()["ITEM_ID"].tolist() == [f"popular of {run_id}"]
+    with pytest.raises(OSError, match="version 4711 is no publish"):
+        Recommendations(url, version=4711)
+
+
 def test_changes_are_the_whole_lists_of_those_who_see_others(url: str) -> None:
     publish(url, "a", {"same": ["x", "y"], "order": ["x", "y"], "item": ["x"], "gone": ["x"]})
     publish(url, "b", {"same": ["x", "y"], "order": ["y", "x"], "item": ["z"], "new": ["x"]})

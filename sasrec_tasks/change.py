@@ -1,0 +1,100 @@
+"""How much the table would change: who would have no rows any more, whose lists would be other ones."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from sasrec_tasks.tables import Published, Tables
+
+SERVED = "CREATE TABLE served AS SELECT USER_ID FROM rows WHERE RANK = 1"
+
+LOST = "SELECT count(*), count(*) FILTER (tonight.USER_ID IS NULL) FROM served LEFT JOIN tonight USING (USER_ID)"
+
+CHOSEN = """
+SELECT USER_ID FROM served SEMI JOIN tonight USING (USER_ID)
+ORDER BY hash(concat(USER_ID, ' ', $random_state)), USER_ID LIMIT $users
+"""
+
+LISTS = """
+WITH lengths AS (  -- lists of another length than before are compared as far as both go
+    SELECT USER_ID, least(old.length, new.length) AS length
+    FROM (SELECT USER_ID, count(*) AS length FROM old GROUP BY USER_ID) AS old
+    JOIN (SELECT USER_ID, count(*) AS length FROM new GROUP BY USER_ID) AS new USING (USER_ID)
+),
+stayed AS (
+    SELECT USER_ID, count(*) AS items
+    FROM old JOIN new USING (USER_ID, ITEM_ID) JOIN lengths USING (USER_ID)
+    WHERE old.RANK <= length AND new.RANK <= length
+    GROUP BY USER_ID
+)
+SELECT count(*), avg(coalesce(items, 0) / length), avg((items IS NULL)::INTEGER)
+FROM lengths LEFT JOIN stayed USING (USER_ID)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Tonight's rows beside those of a published version."""
+
+    users_before: int
+    users_lost: float  # share of them
+    users_compared: int
+    overlap: float | None  # mean share of a user's items that stay; None: nobody to compare
+    lists_changed: float | None  # share of users who keep none
+
+
+def measure(
+    tables: Tables,
+    published: Published,
+    *,
+    tonight: Iterable[pa.RecordBatch],
+    lists: Callable[[list[str]], Iterable[pa.RecordBatch]],
+    users: int,
+    random_state: int,
+) -> Change:
+    """Hold what would be published against what is, in bounded memory.
+
+    Args:
+        tonight: USER_ID of all who would have rows.
+        lists: users → their rows, with USER_ID, RANK and ITEM_ID.
+        users: at most so many, drawn at random from those who have rows in both, have their lists compared.
+        random_state: seed of the draw.
+    """
+    schema = pa.schema([("USER_ID", pa.string())])
+    with tempfile.TemporaryDirectory(prefix="change-") as scratch:
+        config = {
+            "memory_limit": "512MB",
+            "temp_directory": scratch,
+            "autoinstall_known_extensions": False,
+        }
+        with duckdb.connect(f"{scratch}/change.duckdb", config=config) as db:
+            _create(db, SERVED, tables.rows(published.version, ("USER_ID", "RANK")))
+            _create(
+                db, "CREATE TABLE tonight AS FROM rows", pa.RecordBatchReader.from_batches(schema, tonight)
+            )
+            before, lost = db.execute(LOST).fetchall()[0]
+            drawn = db.execute(CHOSEN, {"random_state": random_state, "users": users}).fetchall()
+            chosen = [user for (user,) in drawn]
+            old = tables.for_users(chosen, published.version).select(["USER_ID", "RANK", "ITEM_ID"])
+            _create(db, "CREATE TABLE old AS FROM rows", old)
+            new = pa.Table.from_batches(lists(chosen), None if chosen else old.schema)
+            _create(db, "CREATE TABLE new AS FROM rows", new)
+            compared, overlap, changed = db.execute(LISTS).fetchall()[0]
+    return Change(
+        users_before=before,
+        users_lost=lost / before if before else 0.0,
+        users_compared=compared,
+        overlap=overlap,
+        lists_changed=changed,
+    )
+
+
+def _create(db: duckdb.DuckDBPyConnection, statement: str, rows: pa.Table | pa.RecordBatchReader) -> None:
+    db.register("rows", rows)
+    db.execute(statement)
+    db.unregister("rows")

@@ -1,0 +1,79 @@
+"""A verdict that asks waits for a person, and is for the weights that were asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sasrec_tasks import approval
+from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.errors import BadSettings, GateRefused
+from sasrec_tasks.pipeline import run_task
+from sasrec_tasks.tables import open_tables
+
+ASKS = {"gate.ask_coverage": 1.0}  # the whole catalogue in somebody's top 10: more than the model gives
+
+
+def asked(place: Any, run_id: str = "run") -> Any:
+    """A run whose verdict asks."""
+    return place.run(run_id, ASKS, upto="gate")
+
+
+def published(place: Any) -> list[str]:
+    return [each.run_id for each in open_tables(place.table).published()]
+
+
+def test_nothing_is_published_before_a_person_has_approved(place: Any) -> None:
+    store = asked(place)
+    verdict = store.read_json("gate", "verdict.json")
+    assert verdict["publish"]
+    assert not verdict["passed"]
+    assert len(verdict["asks"]) == 1
+    assert verdict["reasons"][0] == verdict["asks"][0]
+    with pytest.raises(GateRefused, match="until a person approves: coverage"):
+        run_task("export", store.uri)
+    assert not Path(place.table).exists()
+    given = approval.answer(store, approved=True, by="ann")
+    assert (given["by"], given["asks"]) == ("ann", verdict["asks"])
+    run_task("export", store.uri)
+    assert published(place) == ["run"]
+
+
+def test_a_no_is_final_until_there_is_another_answer(place: Any) -> None:
+    store = asked(place)
+    approval.answer(store, approved=False, by="ann")
+    with pytest.raises(GateRefused, match="ann did not approve"):
+        run_task("export", store.uri)
+    approval.answer(store, approved=True, by="bob")
+    run_task("export", store.uri)
+    assert published(place) == ["run"]
+
+
+def test_an_approval_is_not_of_other_weights(place: Any) -> None:
+    approval.answer(asked(place), approved=True, by="ann")
+    again = place.run("run", {**ASKS, "train.random_state": 7}, upto="gate")
+    with pytest.raises(GateRefused, match="until a person approves"):
+        run_task("export", again.uri)
+
+
+def test_what_asks_nobody_takes_no_answer_and_force_asks_nobody(finished: Any, place: Any) -> None:
+    with pytest.raises(BadSettings, match="asks for no approval"):
+        approval.answer(RunStore(f"{finished.store}/first"), approved=True, by="ann")
+    place.run("forced", {**ASKS, "gate.force_publish": True})
+    assert published(place) == ["forced"]
+
+
+def test_the_command_line_stops_is_told_and_goes_on(place: Any, command: Callable[..., Any]) -> None:
+    asked(place)
+    places = ("--store", place.store, "--run-id", "run")
+    stopped = command("export", *places)
+    assert stopped.status == 3
+    assert "sasrec-tasks approve --run-id run" in stopped.err
+    done = command("approve", *places, "--by", "ann")
+    assert done.status == 0
+    assert done.out.startswith("approved: coverage")
+    assert command("export", *places).status == 0
+    assert published(place) == ["run"]
