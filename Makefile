@@ -41,7 +41,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test lint bench-quality bench-ablation bench-peers bench-search bench-speed bench-profile bench-scaling docs up clean
+.PHONY: help setup demo test lint bench-quality bench-ablation bench-peers bench-search bench-speed bench-profile bench-scaling bench-eligible docs up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -121,6 +121,10 @@ bench-profile: setup ## Where the time of training and of top k goes (SOURCE=you
 bench-scaling: setup ## How tasks grow with events, items and max_len, on made-up data
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/scaling.py
+
+bench-eligible: setup ## What narrowing an export costs (SOURCE=ml-1m.parquet)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
+	@$(BIN)/python benchmarks/eligible.py --source "$(SOURCE)"
 
 # Each peer in an environment of its own: they pin other versions.
 .peers/scikit-rec/.done: PEER := scikit-rec==0.4.2
