@@ -255,6 +255,7 @@ def test_a_run_that_has_ended_reads_nothing_again(narrowed: Narrowed) -> None:
     assert run_task("export", store.uri) == first
     pd.testing.assert_frame_equal(narrowed.rows(), rows)
     Path(table).unlink()
+    narrowed.again("ended", eligible_items=table)
     assert run_task("export", store.uri) == first
 
 
@@ -336,6 +337,15 @@ def test_a_table_of_a_database(narrowed: Narrowed, postgres: str, monkeypatch: p
         narrowed.start(eligible_items="connection:SHOP?table=no_such")
     with pytest.raises(BadSettings, match=r"export\.eligible_items=.*\?table="):
         narrowed.start(eligible_items="connection:SHOP")
+
+
+def test_a_place_can_be_of_the_runs_own_day(narrowed: Narrowed) -> None:
+    narrowed.write("stock-2026-01-01", ITEM_ID=ITEMS[:30])
+    narrowed.write("stock-2026-01-02", ITEM_ID=ITEMS)
+    rows = narrowed.lists(eligible_items=f"{narrowed.folder}/stock-{{as_of:%Y-%m-%d}}.parquet")
+    assert set(rows["ITEM_ID"]) <= set(ITEMS[:30])
+    with pytest.raises(BadSettings, match=r"export\.eligible_items=.*\{as_of\}"):
+        narrowed.start(eligible_items=f"{narrowed.folder}/stock-{{date}}.parquet")
 
 
 # What can't be used

@@ -67,8 +67,12 @@ def open_table(
 
     Raises:
         BadData: nothing to read there.
-        BadSettings: a table of no known kind.
+        BadSettings: a table of no known kind, or of many days.
     """
+    if "{date" in url:
+        raise BadSettings(
+            f"{setting}={url!r}: is read as of one moment: write {{as_of}} in the place of {{date}}"
+        )
     address = connections.resolve(url)
     if connections.is_postgres(address):
         address, query = query_of_table(address, shown=url, setting=setting)
