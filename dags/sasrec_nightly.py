@@ -104,7 +104,8 @@ Without an answer within 20 hours the table is left as it is.
     "export": """
 Publishes every user's top k as one version of the table, and tells the consumers.
 
-**If it fails:** nothing was published; the last good table is served.
+**If it fails:** nothing was published; the last good table is served. If a table of what may be recommended
+(`sasrec_eligible_items`, `sasrec_excluded_pairs`) can't be used, the message names it and the row.
 **Re-running** publishes nothing twice. After a rollback of the table it publishes the run again.
 Skipped where a run of a newer `as_of` is published.
 """,

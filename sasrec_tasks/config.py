@@ -62,7 +62,8 @@ class Ingest(Group):
     allowed_roots: tuple[str, ...] | None = Field(
         default=None, title="Allowed roots", json_schema_extra=OPERATOR_ONLY
     )
-    """Folders or URLs that source, store and table must lie under; None allows all."""
+    """Folders or URLs that all places must lie under: source, store, table, and the tables that narrow the export;
+    None allows all."""
 
 
 class Validate(Group):
@@ -315,6 +316,10 @@ class Gate(Group):
     """Publish whatever the verdict, and ask nobody; recorded in it."""
 
 
+NARROWING_TABLES = ("eligible_items", "excluded_pairs")
+"""Settings of `export` that name a table, whose contract is the file of that name in `schemas/`."""
+
+
 class Export(Group):
     """What is written to the table."""
 
@@ -326,6 +331,16 @@ class Export(Group):
 
     popular_items: int = Field(default=100, ge=1, le=100_000, title="Popular items")
     """Rows of the table for users the model has never seen."""
+
+    eligible_items: str | None = Field(default=None, title="Eligible items", json_schema_extra=OPERATOR_ONLY)
+    """Table of the items that may be recommended, by `schemas/eligible_items.yaml`: parquet, a Delta table or
+    `connection:ID?table=…`. None: all items."""
+
+    excluded_pairs: str | None = Field(default=None, title="Excluded pairs", json_schema_extra=OPERATOR_ONLY)
+    """Table of the items that a user is not to be recommended, by `schemas/excluded_pairs.yaml`; of the same kinds."""
+
+    active_within_days: float | None = Field(default=None, gt=0, le=100_000, title="Active users")
+    """Only users with an event in the days before `as_of` have rows; the others are as if unknown. None: all users."""
 
     block_users: int = Field(default=8192, ge=1, le=1_000_000, title="Users per block")
     """Users whose rows are held in memory at once."""

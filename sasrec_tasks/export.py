@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sasrec_tasks import approval, contents, trained
+from sasrec_tasks import approval, contents, eligible, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import EXPORT, METRICS, OWN_ROWS, USERS, VERDICT
@@ -29,7 +29,7 @@ from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.progress import Advance, bar
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.scoring import Scorer, constant_scorer, model_scorer
-from sasrec_tasks.sasrec.sequences import Float32, Int64, row_blocks
+from sasrec_tasks.sasrec.sequences import Float32, Int64, Sequences, row_blocks
 from sasrec_tasks.sasrec.top_k import top_k
 from sasrec_tasks.tables import Published, Superseded, open_tables
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
@@ -41,11 +41,12 @@ def run(store: RunStore, settings: Settings) -> Summary:
     """Publish, and write `export.json`.
 
     Returns:
-        table, version, published, rows, users, users_by_origin, metrics.
+        table, version, published, rows, users, users_by_origin, users_inactive, narrowed_by, metrics.
 
     Raises:
         GateRefused: the verdict does not allow it, or asks for an approval that nobody has given.
         BadSettings: no verdict on these weights, or the run is published with other rows.
+        BadData: a table that narrows the export can't be used.
     """
     if not settings.table:
         raise BadSettings("table: not set: name the folder or URL of the table (--table, or SASREC_TABLE)")
@@ -53,8 +54,9 @@ def run(store: RunStore, settings: Settings) -> Summary:
     assert settings.as_of is not None  # frozen when the run started
     published = next((p for p in open_tables(settings.table).published() if p.run_id == store.run_id), None)
     marker = store.marker("export")
+    narrowed = eligible.freeze(store, settings, ended=bool(published or marker))
     if published:
-        _require_same_rows(published, _content(store, settings))
+        _require_same_rows(published, _content(store, settings, narrowed))
     elif marker and marker.summary["published"] and marker.summary["table"] == settings.table:
         log.warning(
             "export: run %s was rolled back since it was published: publishing it again", store.run_id
@@ -62,10 +64,10 @@ def run(store: RunStore, settings: Settings) -> Summary:
         store.forget("export")
     return store.once(
         "export",
-        lambda folder: _export(store, settings, folder),
-        reads=["split", "train", "gate"],
+        lambda folder: _export(store, settings, narrowed, folder),
+        reads=["split", "train", "gate", *narrowed],
         settings={"table": settings.table, "as_of": settings.as_of.isoformat()}
-        | settings.export.model_dump(mode="json", exclude={"block_users"})
+        | _own_settings(settings)
         | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"}),
     )
 
@@ -85,12 +87,18 @@ def _require_verdict(store: RunStore) -> None:
     approval.require(store, verdict)
 
 
-def _content(store: RunStore, settings: Settings) -> str:
+def _content(store: RunStore, settings: Settings, narrowed: list[str]) -> str:
     """What tells a run's rows from others: the weights, the histories and the settings they hang on."""
-    rows_hang_on = settings.export.model_dump(
-        mode="json", exclude={"block_users"}
-    ) | settings.split.model_dump(mode="json", include={"min_outcome"})
-    return store.fingerprint("export", ["split"], {**rows_hang_on, "model": trained.model_hash(store)})
+    rows_hang_on = _own_settings(settings) | settings.split.model_dump(mode="json", include={"min_outcome"})
+    return store.fingerprint(
+        "export", ["split", *narrowed], {**rows_hang_on, "model": trained.model_hash(store)}
+    )
+
+
+def _own_settings(settings: Settings) -> dict[str, Any]:
+    """Those of `export` that its rows hang on. What is not set is left out: a setting that comes with a new version
+    of this package does not make a published run another one."""
+    return settings.export.model_dump(mode="json", exclude={"block_users"}, exclude_none=True)
 
 
 def _require_same_rows(published: Published, content: str) -> None:
@@ -102,7 +110,7 @@ def _require_same_rows(published: Published, content: str) -> None:
         )
 
 
-def _export(store: RunStore, settings: Settings, folder: Path) -> Summary:
+def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Path) -> Summary:
     rows = _Rows(store, settings)
     metrics = store.read_json("evaluate", METRICS)
     assert settings.as_of is not None
@@ -120,7 +128,7 @@ def _export(store: RunStore, settings: Settings, folder: Path) -> Summary:
                 metadata={
                     "store": store.store,
                     "model": trained.model_hash(store),
-                    "content": _content(store, settings),
+                    "content": _content(store, settings, narrowed),
                     "metrics": {name: metrics[name] for name in PROTOCOLS},
                     "data_interval": [contents.period(store, rows.data)[0], settings.as_of.isoformat()],
                     "forced": store.read_json("gate", VERDICT)["forced"],
@@ -144,12 +152,14 @@ def _export(store: RunStore, settings: Settings, folder: Path) -> Summary:
         "version": version,
         "published": version is not None,
         "rows": written["rows"],
-        "users": len(rows.data.events),
+        "users": rows.users,
         "users_by_origin": {
             "model": written["model"],
             "popular": written["popular"],
-            "none": len(rows.data.events) - written["model"] - written["popular"],
+            "none": rows.users - written["model"] - written["popular"],
         },
+        "users_inactive": len(rows.data.events) - rows.users,
+        "narrowed_by": eligible.counts(store, settings),
         "metrics": {
             f"{protocol}.{metric}": metrics[protocol][metric]
             for protocol in ("sampled", "full")
@@ -179,20 +189,31 @@ class _Rows:
         self.store, self.settings = store, settings
         self.data = contents.interactions(store, settings)
         self.items = np.array(["", *contents.item_ids(store)], dtype=object)
+        self.eligible = eligible.read(store, settings, self.data)
+        active = self.eligible.active
+        self.users = len(self.data.events) if active is None else int(active.sum())
+        among = self.eligible.items
+        self.among = np.arange(self.data.num_items + 1) if among is None else among  # column → item
+        self.column_of = np.zeros(self.data.num_items + 1, dtype=np.int64)  # padding: not eligible
+        self.column_of[self.among] = np.arange(len(self.among))
 
     def popularity(self) -> Float32:
-        """Share of all events per item, (num_items + 1,); −inf where an item has none."""
+        """Share of all events per eligible item, in the order of the scores' columns; −inf where an item has none."""
         counts = self.data.split.whole.item_counts(self.data.num_items)
         shares = counts / max(counts.sum(), 1)
-        return np.where(counts > 0, shares, -np.inf).astype(np.float32)
+        return np.where(counts > 0, shares, -np.inf).astype(np.float32)[self.among]
 
     def popular(self) -> pa.Table:
-        """The popular items, best first."""
+        """The popular eligible items, best first."""
         shares = self.popularity()
         best = np.argsort(-shares, kind="stable")
         best = best[shares[best] > -np.inf][: self.settings.export.popular_items]
         return self._table(
-            POPULAR, RANK=np.arange(1, len(best) + 1), items=best, SCORE=shares[best], ORIGIN="popular"
+            POPULAR,
+            RANK=np.arange(1, len(best) + 1),
+            items=self.among[best],
+            SCORE=shares[best],
+            ORIGIN="popular",
         )
 
     def batches(self, advance: Advance) -> Iterator[pa.RecordBatch]:
@@ -204,7 +225,10 @@ class _Rows:
             size, columns=["USER_ID"]
         )
         for rows, names in zip(row_blocks(len(self.data.events), size), ids, strict=True):
-            yield from self._block(model, popular, rows, names.column(0))
+            active = rows if self.eligible.active is None else rows[self.eligible.active[rows]]
+            if len(active):
+                theirs = names.column(0).take(pa.array(active - rows[0]))
+                yield from self._block(model, popular, active, theirs)
             advance(int(rows[-1]) + 1)
 
     def _block(
@@ -212,13 +236,13 @@ class _Rows:
     ) -> Iterator[pa.RecordBatch]:
         histories = self.data.split.whole.select(rows)
         by_model = histories.lengths > 0
-        scorer = model_scorer(model, histories)
-        k = min(self.settings.export.top_k, self.data.num_items)
+        scorer = model_scorer(model, histories, self.eligible.items)
+        k = min(self.settings.export.top_k, len(self.among) - 1)
         scores = np.full((len(rows), k), -np.inf, dtype=np.float32)
         items = np.zeros((len(rows), k), dtype=np.int64)
         for score, chosen in ((scorer, np.flatnonzero(by_model)), (popular, np.flatnonzero(~by_model))):
-            seen = self.data.events.select(rows[chosen]) if self.settings.export.exclude_seen else None
-            scores[chosen], items[chosen] = top_k(score, seen, chosen, k)
+            scores[chosen], columns = top_k(score, self._left_out(rows[chosen]), chosen, k)
+            items[chosen] = self.among[columns]
         served = scores > -np.inf
         user, place = np.nonzero(served)
         yield from self._table(
@@ -229,6 +253,16 @@ class _Rows:
             SCORE=scores[served],
             ORIGIN=np.where(by_model[user], "model", "popular"),
         ).to_batches()
+
+    def _left_out(self, rows: Int64) -> Sequences | None:
+        """What is not to be recommended to some users, as columns of the scores."""
+        left_out = self.data.events.select(rows) if self.settings.export.exclude_seen else None
+        if self.eligible.excluded is not None:
+            excluded = self.eligible.excluded.select(rows)
+            left_out = left_out.joined(excluded) if left_out is not None else excluded
+        if left_out is None or self.eligible.items is None:
+            return left_out
+        return left_out.renumbered(self.column_of)
 
     def _table(self, schema: pa.Schema, *, items: Int64, **columns: Any) -> pa.Table:
         rows = len(items)

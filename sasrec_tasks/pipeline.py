@@ -20,7 +20,7 @@ import fsspec
 
 from sasrec_tasks import roots
 from sasrec_tasks.artifacts import RUN_ID, RunStore, Summary
-from sasrec_tasks.config import Settings
+from sasrec_tasks.config import NARROWING_TABLES, Settings
 from sasrec_tasks.errors import BadSettings, GateRefused, RetryCannotHelp
 from sasrec_tasks.naming import fields, from_names, is_operator_only
 
@@ -36,9 +36,11 @@ def start(settings: Settings, run_id: str) -> RunStore:
 
     Raises:
         BadSettings: a place that is not set or outside `ingest.allowed_roots`, or a bad run id.
+        BadData: a table that narrows the export lacks a column.
         OSError: the table can't be read.
     """
-    from sasrec_tasks.schema import build_schema  # not when a DAG file is parsed
+    from sasrec_tasks import narrowing  # not when a DAG file is parsed
+    from sasrec_tasks.schema import build_schema
     from sasrec_tasks.tables import open_tables
 
     for name in PLACES:
@@ -53,8 +55,14 @@ def start(settings: Settings, run_id: str) -> RunStore:
             build_schema(Path(own))
         except BadSettings as error:
             raise BadSettings(f"validate.schema_file: {error}") from error
-    next(open_tables(settings.table).published(), None)  # rather now than after hours of training
+    for name, place in narrowing.named(settings).items():
+        _refuse_password(name, place)
+        roots.check(name, place, settings.ingest.allowed_roots)
     store = RunStore.of(settings.store, run_id)
+    # rather now than after hours of training:
+    next(open_tables(settings.table).published(), None)
+    if not store.marker("export"):  # a run that has ended reads nothing again
+        narrowing.check(settings, settings.as_of or datetime.now(UTC))
     store.freeze(settings)
     return store
 
@@ -186,7 +194,8 @@ def triggered_settings(
     Args:
         params: the form's values, by the settings' names.
         conf: what came with the trigger; Airflow lets unknown keys through, this does not.
-        deployment: reads what the operator has set: source, store, table, allowed_roots.
+        deployment: reads what the operator has set: source, store, table, allowed_roots, and the tables that
+            narrow the export.
         as_of: the run's own moment, where the form leaves it empty.
 
     Raises:
@@ -200,12 +209,14 @@ def triggered_settings(
     left_empty = {name for name in (*PLACES, "as_of") if values.get(name) in ("", None)}
     chosen = from_names({n: value for n, value in values.items() if n not in left_empty}, where="conf")
     own = {name: deployment(name) or "" for name in PLACES}
+    narrowed = {name: deployment(name) or None for name in NARROWING_TABLES}
     allowed_roots = tuple(
         dict.fromkeys(
             (
                 *filter(None, (root.strip() for root in (deployment("allowed_roots") or "").split(","))),
                 *(roots.without_pattern(own[name]) for name in ("source", "store") if own[name]),
                 *roots.places(own["table"]),
+                *(roots.without_pattern(place) for place in narrowed.values() if place),
             )
         )
     )  # each once
@@ -215,6 +226,7 @@ def triggered_settings(
             roots.check(name, each, allowed_roots)
     update: dict[str, Any] = {name: getattr(chosen, name) or own[name] for name in PLACES}
     update["as_of"] = chosen.as_of or as_of
+    update["export"] = chosen.export.model_copy(update=narrowed)
     if chosen.source:  # `ingest` follows links, and holds what they lead to against the same list
         update["ingest"] = chosen.ingest.model_copy(update={"allowed_roots": allowed_roots})
     return chosen.model_copy(update=update)

@@ -13,17 +13,27 @@ import yaml
 
 from sasrec_tasks.errors import BadSettings
 
-TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-"""Types of the schema files, as the snapshot has them."""
+TYPES = {
+    "str": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+"""Types of the schema files, as snapshots have them."""
 
 NAMES = {arrow: name for name, arrow in TYPES.items()}
 
 
 def interactions_schema_file() -> Path:
-    """The contract of training interactions: in the repository, or beside the installed package."""
-    name = "schemas/interactions_schema_with_timestamp_training.yaml"
+    """The contract of training interactions."""
+    return schema_file("interactions_schema_with_timestamp_training")
+
+
+def schema_file(name: str) -> Path:
+    """A contract of `schemas/`: in the repository, or beside the installed package."""
     here = Path(__file__).parent
-    return next(file for file in (here / name, here.parent / name) if file.exists())
+    files = (folder / "schemas" / f"{name}.yaml" for folder in (here, here.parent))
+    return next(file for file in files if file.exists())
 
 
 def build_schema(file: Path) -> pandera.DataFrameSchema:
@@ -48,7 +58,7 @@ def arrow_type(column: pandera.Column) -> pa.DataType:
 
 
 def _column(column: dict[str, Any]) -> pandera.Column:
-    unknown = set(column) - {"name", "type", "nullable", "checks", "what"}
+    unknown = set(column) - {"name", "type", "nullable", "required", "checks", "what"}
     if unknown:
         raise ValueError(f"unknown key {sorted(unknown)[0]!r} at column {column['name']}")
     if column["type"] not in TYPES:
@@ -62,8 +72,23 @@ def _column(column: dict[str, Any]) -> pandera.Column:
         else:
             checks.append(getattr(pandera.Check, name)(argument))
     return pandera.Column(
-        pd.ArrowDtype(TYPES[column["type"]]), checks, nullable=bool(column.get("nullable", False))
+        pd.ArrowDtype(TYPES[column["type"]]),
+        checks,
+        nullable=bool(column.get("nullable", False)),
+        required=bool(column.get("required", True)),
     )
+
+
+def reason(column: str, check: str) -> str:
+    """What a value has that fails a pandera check, in words."""
+    if column == "TIMESTAMP" and check == "greater_than_or_equal_to(0)":
+        return "is not a time (before 1970)"
+    known = {
+        "not_nullable": "is missing",
+        "is_finite": "is not a finite number",
+        "str_length(1, None)": "is empty",
+    }
+    return known.get(check, f"fails {check}")
 
 
 def _is_finite(values: pd.Series) -> pd.Series:

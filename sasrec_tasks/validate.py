@@ -28,7 +28,7 @@ from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import MANIFEST, REJECTED, ROWS_AT_ONCE, SNAPSHOT
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.progress import bar
-from sasrec_tasks.schema import NAMES, arrow_type, build_schema, interactions_schema_file
+from sasrec_tasks.schema import NAMES, arrow_type, build_schema, interactions_schema_file, reason
 
 log = logging.getLogger(__name__)
 
@@ -205,20 +205,9 @@ def _reasons(name: str, values: pa.Array, cases: pd.DataFrame, first: int) -> pd
             "value": [
                 None if value is None else str(value) for value in values.take(pa.array(rows)).to_pylist()
             ],
-            "reason": [_reason(name, check) for check in cases["check"]],
+            "reason": [reason(name, check) for check in cases["check"]],
         }
     )
-
-
-def _reason(column: str, check: str) -> str:
-    if column == "TIMESTAMP" and check == "greater_than_or_equal_to(0)":
-        return "is not a time (before 1970)"
-    known = {
-        "not_nullable": "is missing",
-        "is_finite": "is not a finite number",
-        "str_length(1, None)": "is empty",
-    }
-    return known.get(check, f"fails {check}")
 
 
 def _listed(counts: Counter[tuple[str, str]], examples: dict[tuple[str, str], list[Any]]) -> str:

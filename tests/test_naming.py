@@ -202,6 +202,8 @@ def test_the_form_has_every_setting_but_the_operators() -> None:
         "ingest.query",
         "validate.schema_file",
         "split.spill_folder",
+        "export.eligible_items",
+        "export.excluded_pairs",
     }
 
 

@@ -13,7 +13,7 @@ import yaml
 from pandera.errors import SchemaErrors
 
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.schema import build_schema, interactions_schema_file
+from sasrec_tasks.schema import build_schema, interactions_schema_file, schema_file
 
 SCHEMA = interactions_schema_file()
 
@@ -65,6 +65,16 @@ def test_the_file_is_the_contract_of_the_design() -> None:
         "USER_ID": "str", "ITEM_ID": "str", "OUTCOME": "float", "TIMESTAMP": "int",
     }  # fmt: skip
     assert all(isinstance(column, pandera.Column) for column in build_schema(SCHEMA).columns.values())
+
+
+def test_a_column_may_be_left_out_if_the_file_says_so() -> None:
+    contract = build_schema(schema_file("eligible_items"))
+    ids = pd.Series(["a"], dtype=pd.ArrowDtype(pa.string()))
+    contract.validate(pd.DataFrame({"ITEM_ID": ids}))
+    moments = pd.Series([None], dtype=pd.ArrowDtype(pa.timestamp("us", tz="UTC")))
+    contract.validate(pd.DataFrame({"ITEM_ID": ids, "AVAILABLE_UNTIL": moments}))
+    with pytest.raises(SchemaErrors):
+        contract.validate(pd.DataFrame({"AVAILABLE_UNTIL": moments}), lazy=True)
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,15 @@ def encode(model: SASRec, histories: Sequences) -> Tensor:
     return users
 
 
-def model_scorer(model: SASRec, histories: Sequences) -> Scorer:
-    """Scores by a model that has read ``histories``; −inf where a history is empty."""
+def model_scorer(model: SASRec, histories: Sequences, among: Int64 | None = None) -> Scorer:
+    """Scores by a model that has read ``histories``; −inf where a history is empty.
+
+    Args:
+        among: (n + 1,) items to score, padding first: column j of the scores is of item ``among[j]``; None is all.
+    """
     users = encode(model, histories)
-    items = model.item_vectors().detach()
+    chosen = None if among is None else torch.from_numpy(among).to(users.device)
+    items = model.item_vectors(chosen).detach()
     if not (model.is_finite() and torch.isfinite(users).all()):
         raise FloatingPointError("the model's weights are not finite: training has diverged")
     silent = torch.from_numpy(histories.lengths == 0).to(users.device)

@@ -59,6 +59,34 @@ class Sequences:
         starts = np.maximum(self.ends - events, self.starts)
         return Sequences(starts=starts, ends=self.ends, items=self.items, outcomes=self.outcomes)
 
+    def joined(self, other: Sequences) -> Sequences:
+        """Each user's items, followed by those that ``other`` has of the same user; in arrays of their own."""
+        lengths = self.lengths + other.lengths
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        items = np.empty(lengths.sum(), dtype=np.int32)
+        outcomes = np.empty(len(items), dtype=np.float32)
+        for part, first in ((self, starts), (other, starts + self.lengths)):
+            rows, columns, positions = part.flat()
+            items[first[rows] + columns] = part.items[positions]
+            outcomes[first[rows] + columns] = part.outcomes[positions]
+        return Sequences(starts=starts, ends=ends, items=items, outcomes=outcomes)
+
+    def renumbered(self, index: Int64) -> Sequences:
+        """The same sequences with ``index[item]`` for each item, in arrays of their own.
+
+        Args:
+            index: (num_items + 1,) new index of each item; padding for what the new numbers leave out.
+        """
+        positions = self.flat()[2]
+        ends = np.cumsum(self.lengths)
+        return Sequences(
+            starts=ends - self.lengths,
+            ends=ends,
+            items=index[self.items[positions]].astype(np.int32),
+            outcomes=self.outcomes[positions],
+        )
+
     def flat(self) -> tuple[Int64, Int64, Int64]:
         """Where each event of these sequences lies.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
@@ -13,9 +14,9 @@ from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.sources.delta import DeltaSource, is_delta
 from sasrec_tasks.sources.parquet import ParquetSource
 from sasrec_tasks.sources.protocol import CutBy, Part, Source
-from sasrec_tasks.sources.sql import SqlSource
+from sasrec_tasks.sources.sql import SqlSource, query_of_table
 
-__all__ = ["CutBy", "Part", "Source", "open_source", "since"]
+__all__ = ["CutBy", "Part", "Source", "open_source", "open_table", "since"]
 
 
 def since(settings: Settings, as_of: datetime) -> datetime | None:
@@ -51,4 +52,36 @@ def open_source(settings: Settings, as_of: datetime, types: Mapping[str, pa.Data
         arrival=settings.ingest.arrival_partition,
         types=types,
         allowed_roots=settings.ingest.allowed_roots,
+    )
+
+
+def open_table(
+    url: str, *, setting: str, as_of: datetime, allowed_roots: tuple[str, ...] | None = None
+) -> Source:
+    """A whole table, as it was at a moment if it knows, as it is now if not.
+
+    Args:
+        url: parquet (a file, a folder, a glob or an fsspec URL of one, with {as_of} in it if need be), a Delta table,
+            or a table of a database, `connection:ID?table=shop.items`.
+        setting: what names it, for messages.
+
+    Raises:
+        BadData: nothing to read there.
+        BadSettings: a table of no known kind, or of many days.
+    """
+    if "{date" in url:
+        raise BadSettings(
+            f"{setting}={url!r}: is read as of one moment: write {{as_of}} in the place of {{date}}"
+        )
+    address = connections.resolve(url)
+    if connections.is_postgres(address):
+        address, query = query_of_table(address, shown=url, setting=setting)
+        source = SqlSource(address, shown=url, query=query, as_of=as_of, since=None, setting=setting)
+        now = datetime.now(UTC).isoformat()  # a database doesn't tell whether a table has changed
+        source.parts = [replace(part, version=now) for part in source.parts]
+        return source
+    if is_delta(url):
+        return DeltaSource(url, as_of=as_of)
+    return ParquetSource(
+        url, as_of=as_of, since=None, arrival="", types={}, allowed_roots=allowed_roots, setting=setting
     )

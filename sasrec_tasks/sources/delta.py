@@ -84,7 +84,7 @@ def _at(url: str, as_of: datetime) -> tuple[DeltaTable, CutBy]:
     there = [version for version, moment in moments.items() if moment <= limit]
     if not there:
         log.warning(
-            "ingest: %s had no version at as_of (%s): version %d is read, events are taken by their own time",
+            "%s had no version at as_of (%s): version %d is read as it is now",
             url,
             as_of.isoformat(),
             newest,

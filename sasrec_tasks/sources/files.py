@@ -30,12 +30,13 @@ class SourceFile(Part):
         }
 
 
-def list_files(source: str) -> tuple[Any, list[SourceFile]]:
+def list_files(source: str, setting: str = "source") -> tuple[Any, list[SourceFile]]:
     """The parquet files of a source, by name.
 
     Args:
         source: a file, a folder (sub-folders, hive partitions for instance, included), a glob, or
             an fsspec URL of one of these.
+        setting: what names it, for messages.
 
     Raises:
         BadData: no such place, or no parquet file in it.
@@ -47,7 +48,7 @@ def list_files(source: str) -> tuple[Any, list[SourceFile]]:
     try:
         fs, path = fsspec.core.url_to_fs(source)
     except (ImportError, ValueError) as error:
-        raise BadSettings(f"source={source!r}: {error}") from error
+        raise BadSettings(f"{setting}={source!r}: {error}") from error
     if any(character in path for character in "*?[") and not fs.exists(path):
         found = _matching(fs, path)
     elif fs.isdir(path):
@@ -55,9 +56,11 @@ def list_files(source: str) -> tuple[Any, list[SourceFile]]:
     elif fs.exists(path):
         found = {path: fs.info(path)}
     else:
-        raise BadData(f"{source}: no such file or folder: check the setting `source`")
+        raise BadData(f"{source}: no such file or folder: check the setting `{setting}`")
     if not found:
-        raise BadData(f"{source}: no parquet file ({', '.join(SUFFIXES)}) in it: check the setting `source`")
+        raise BadData(
+            f"{source}: no parquet file ({', '.join(SUFFIXES)}) in it: check the setting `{setting}`"
+        )
     return fs, [
         SourceFile(path=name, bytes=int(info["size"] or 0), version=_version(info))
         for name, info in sorted(found.items())

@@ -30,6 +30,7 @@ class ParquetSource:
         arrival: name of the part of the path that says so.
         types: of columns in the path that are no text.
         allowed_roots: what links may lead to.
+        setting: what names the source, for messages.
 
     Raises:
         BadData: no such place, no parquet file in it, or none of a day that had ended.
@@ -44,14 +45,15 @@ class ParquetSource:
         arrival: str,
         types: Mapping[str, pa.DataType],
         allowed_roots: tuple[str, ...] | None,
+        setting: str = "source",
     ) -> None:
-        self.types = types
+        self.types, self.setting = types, setting
         self.about: dict[str, Any] = {}
         self.cut_by: CutBy = "event time"
         self.fs, dated = self._listed(source, as_of, since, arrival)
         if files.is_local(self.fs):
             for file, _ in dated:  # a link below an allowed root may lead out of it
-                roots.check("source", file.path, allowed_roots)
+                roots.check(setting, file.path, allowed_roots)
         found = [file for file, _ in dated]
         if any(day for _, day in dated):
             found = self._arrived(source, arrival, dated, as_of, since)
@@ -62,12 +64,12 @@ class ParquetSource:
     ) -> tuple[Any, list[tuple[SourceFile, date | None]]]:
         """The files, and the day that each is of."""
         if not is_template(source):
-            fs, found = list_files(source)
+            fs, found = list_files(source, self.setting)
             return fs, [(file, _day(file, arrival)) for file in found]
         dated, missing, fs = [], [], None
         for day, place in expanded(source, as_of=as_of, since=since):
             try:
-                fs, found = list_files(place)
+                fs, found = list_files(place, self.setting)
             except BadData:
                 missing.append(place)
                 continue

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import pyarrow as pa
 
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.sources.protocol import CutBy, Part
 
+TABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*")
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -27,20 +29,28 @@ class SqlSource:
         address: of the database, with its secrets.
         shown: what messages and the manifest name instead.
         query: with `:as_of` and `:since`, which stand for moments; `:since` is 1970 without a look-back.
+        setting: what the query comes from, for messages.
 
     Raises:
         BadSettings: no query, or no driver.
     """
 
     def __init__(
-        self, address: str, *, shown: str, query: str | None, as_of: datetime, since: datetime | None
+        self,
+        address: str,
+        *,
+        shown: str,
+        query: str | None,
+        as_of: datetime,
+        since: datetime | None,
+        setting: str = "ingest.query",
     ) -> None:
         if not query:
             raise BadSettings(
                 f"ingest.query: not set: {shown} is a database, write the query that gives the interactions, for "
                 "instance SELECT user_id, item_id, 1.0 AS outcome, ts FROM events WHERE ts < :as_of ORDER BY ts"
             )
-        self.address, self.shown = address, shown
+        self.address, self.shown, self.setting = address, shown, setting
         self.query = _with_moments(query, as_of=as_of, since=since or BEGINNING)
         self.cut_by: CutBy = "event time"
         self.about: dict[str, Any] = {"query": self.query}
@@ -64,7 +74,7 @@ class SqlSource:
             from adbc_driver_postgresql import dbapi
         except ImportError as error:
             raise BadSettings(
-                f"source={self.shown!r}: needs PostgreSQL's driver: pip install 'sasrec-tasks[postgres]'"
+                f"{self.shown}: needs PostgreSQL's driver: pip install 'sasrec-tasks[postgres]'"
             ) from error
         try:
             with dbapi.connect(self.address) as connection, connection.cursor() as cursor:
@@ -72,11 +82,27 @@ class SqlSource:
                 cursor.execute(query)
                 yield cursor.fetch_record_batch()
         except ProgrammingError as error:
-            raise BadSettings(f"ingest.query: {_said(error)}") from error
+            raise BadSettings(f"{self.setting}: {self.shown}: {_said(error)}") from error
         except OperationalError as error:
             raise OSError(f"{self.shown}: {_said(error)}") from error
         except Error as error:
             raise BadData(f"{self.shown}: {_said(error)}") from error
+
+
+def query_of_table(address: str, *, shown: str, setting: str) -> tuple[str, str]:
+    """Address and query of `postgresql://…?table=shop.items`.
+
+    Raises:
+        BadSettings: no table is named, or it has no plain name.
+    """
+    parts = urlsplit(address)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    name = options.pop("table", "")
+    if not TABLE.fullmatch(name):
+        raise BadSettings(
+            f"{setting}={shown!r}: {name!r} is no name of a table: end it with ?table=items or ?table=shop.items"
+        )
+    return urlunsplit((*parts[:3], urlencode(options), "")), f"SELECT * FROM {name}"
 
 
 def _with_moments(query: str, **moments: datetime) -> str:

@@ -110,3 +110,10 @@ def test_blocks_are_all_users_in_order(random_model: ModelFactory, random_split:
     score = model_scorer(random_model(), random_split.whole)
     assert np.array_equal(np.concatenate([*scored_blocks(score, 1000)]), np.arange(1000))
     assert [*scored_blocks(score, 0)] == []
+
+
+def test_some_items_are_scored_as_among_all(random_model: Callable[..., SASRec], sequences: Make) -> None:
+    model, histories = random_model(), sequences([[1, 2, 3], [], [30]])
+    some = np.array([0, 2, 7, 30])
+    scores = model_scorer(model, histories)(np.arange(3)).clone()
+    assert torch.allclose(model_scorer(model, histories, some)(np.arange(3))[:, 1:], scores[:, some[1:]])

@@ -29,6 +29,23 @@ def lists(events: Sequences) -> Events:
     ]
 
 
+@given(events=users_events, others=users_events, data=st.data())
+@settings(deadline=None)
+def test_joined_and_renumbered_are_those_of_lists(
+    sequences: Make, events: Events, others: Events, data: st.DataObject
+) -> None:
+    users = min(len(events), len(others))
+    one, other = build(sequences, events[:users]), build(sequences, others[:users])
+    chosen = data.draw(st.lists(st.integers(0, users - 1), max_size=5)) if users else []
+    some = np.array(chosen, dtype=np.int64)
+    both = one.select(some).joined(other.select(some))
+    assert lists(both) == [events[user] + others[user] for user in chosen]
+    index = np.array([0, *data.draw(st.permutations(range(9)))])
+    assert lists(one.select(some).renumbered(index)) == [
+        [(int(index[item]), outcome) for item, outcome in events[user]] for user in chosen
+    ]
+
+
 @given(events=users_events, n=st.integers(0, 12), data=st.data())
 @settings(deadline=None)
 def test_slices_are_those_of_lists(sequences: Make, events: Events, n: int, data: st.DataObject) -> None:
