@@ -68,7 +68,8 @@ class Nights:
 
     def of_day(self, day: int) -> pd.DataFrame:
         """The events of a day, as they should be."""
-        return self._frame[self._frame["day"] == day].drop(columns="day")
+        found: pd.DataFrame = self._frame[self._frame["day"] == day].drop(columns="day")
+        return found
 
     def file_of(self, day: int) -> Path:
         """Where a day's events arrive."""

@@ -50,7 +50,9 @@ class Simulation:
         self.source = Nights(work / "events")
         self.store, self.table = str(work / "runs"), str(work / "recommendations")
         self.events: list[dict[str, Any]] = []
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "SASREC"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "SASREC"))
+        }
         self.environment = {
             **kept,
             "AIRFLOW_HOME": str(work / "airflow"),
@@ -157,11 +159,11 @@ class Simulation:
 def same_rows(one: pd.DataFrame, other: pd.DataFrame) -> None:
     """That two frames are alike but for RUN_ID."""
     order = ["USER_ID", "RANK"]
-    frames = [
+    left, right = (
         frame.drop(columns="RUN_ID").sort_values(order, ignore_index=True).astype({"USER_ID": str})
         for frame in (one, other)
-    ]
-    pd.testing.assert_frame_equal(*frames, check_dtype=False)
+    )
+    pd.testing.assert_frame_equal(left, right, check_dtype=False)
 
 
 MARKS = {"published": ("o", "C0"), "superseded": ("D", "C2"), "refused": ("X", "C3"), "failed": ("s", "C3")}
@@ -182,12 +184,18 @@ def draw(report: Mapping[str, Any], file: Path) -> None:
         for ending, (marker, colour) in MARKS.items():
             chosen = [each for each in nights if each["ending"] == ending]
             heights = [each["ndcg@10"] or 0 for each in chosen]
-            above.scatter([each["night"] for each in chosen], heights, marker=marker, c=colour, label=ending, zorder=3)
+            above.scatter(
+                [each["night"] for each in chosen], heights, marker=marker, c=colour, label=ending, zorder=3
+            )
         for each in report["events"]:
             if each["what"]:
                 height = each.get("ndcg@10") or above.get_ylim()[1] * 0.5
                 above.annotate(
-                    each["what"], (each["night"], height), textcoords="offset points", xytext=(5, 6), rotation=30
+                    each["what"],
+                    (each["night"], height),
+                    textcoords="offset points",
+                    xytext=(5, 6),
+                    rotation=30,
                 )
         above.set_ylabel("NDCG@10, full ranking")
         above.set_ylim(bottom=0)

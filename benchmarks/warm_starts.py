@@ -40,7 +40,9 @@ def main() -> None:
     arguments.add_argument("--nights", type=int, default=14)
     arguments.add_argument("--users", type=int, default=3000)
     arguments.add_argument("--events", type=int, default=90_000)
-    arguments.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one more setting")
+    arguments.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="one more setting"
+    )
     arguments.add_argument("--work", type=Path, default=Path(".demo/warm_starts"))
     arguments.add_argument("--out", type=Path, default=RESULTS)
     options = arguments.parse_args()
@@ -60,7 +62,9 @@ def main() -> None:
             found[start]["seconds_to_target"] = seconds_until(found[start], target)
         nights.append({"night": night, "target": target, **found})
         shown = {start: (found[start]["seconds_to_target"], found[start]["test"]) for start in STARTS}
-        print(f"night {night}: validation NDCG@10 {target:.4f}, seconds and test NDCG@10: {shown}", flush=True)
+        print(
+            f"night {night}: validation NDCG@10 {target:.4f}, seconds and test NDCG@10: {shown}", flush=True
+        )
     later = nights[1:]  # the first has nothing to go on from
     shares = [share for each in later if (share := share_of_time(each)) is not None]
     report = {
@@ -109,7 +113,8 @@ def seconds_until(found: dict[str, Any], target: float) -> float | None:
 
 def share_of_time(night: dict[str, Any]) -> float | None:
     """The warm start's time to the target, as a share of the cold one's."""
-    warm, cold = (night[start]["seconds_to_target"] for start in ("warm", "cold"))
+    warm: float | None = night["warm"]["seconds_to_target"]
+    cold: float = night["cold"]["seconds_to_target"]
     return None if warm is None else warm / cold
 
 

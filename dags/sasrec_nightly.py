@@ -10,7 +10,7 @@ It runs every night at 02:00 UTC; trigger it by hand to change a setting for one
 | `split` | sorts each user's events by time; last = test, second to last = validation |
 | `train` | trains SASRec with early stopping |
 | `evaluate` | measures it, and popularity, on the test items |
-| `gate` | refuses a model that is worse than popularity or than the published one, or a table that would change too much |
+| `gate` | refuses a model that is worse than popularity or the published one, or would change too much |
 | `approve` | asks a person, where the verdict of `gate` does; otherwise skipped |
 | `export` | publishes every user's top k as one version of the table |
 
@@ -94,12 +94,16 @@ say which rule. To publish nevertheless, trigger a run with `gate.force_publish`
 """,
     "ask": """
 Goes to `approve` if the verdict of `gate` asks a person (settings `gate.ask_…`), else to `export`.
+
+**Re-running** goes the same way.
 """,
     "approve": """
 Waits for a person: **Required Actions** in the menu. What is asked stands there. Who answered, and
 when, is kept in the run's folder.
 
 Without an answer within 20 hours the table is left as it is.
+
+**Re-running** asks again.
 """,
     "export": """
 Publishes every user's top k as one version of the table, and tells the consumers.
@@ -179,7 +183,7 @@ def ingest() -> dict[str, Any]:
     return {"run": store.uri, **run_task("ingest", store.uri)}
 
 
-@task.branch(doc_md=HELP["ask"])
+@task.branch(doc_md=HELP["ask"], execution_timeout=timedelta(minutes=5))
 def ask(before: dict[str, Any]) -> str:
     """Where a person must decide, to them."""
     return "approve" if before["asks"] else "export"
@@ -195,7 +199,6 @@ def approve() -> HITLOperator:
         options=[PUBLISH, LEAVE],
         defaults=[LEAVE],
         response_timeout=timedelta(hours=20),  # over before the next night
-        retries=0,
     )
 
 

@@ -10,10 +10,13 @@ import duckdb
 import pyarrow as pa
 
 from sasrec_tasks.tables import Published, Tables
+from sasrec_tasks.tables.protocol import RECOMMENDATIONS
 
 SERVED = "CREATE TABLE served AS SELECT USER_ID FROM rows WHERE RANK = 1"
 
-LOST = "SELECT count(*), count(*) FILTER (tonight.USER_ID IS NULL) FROM served LEFT JOIN tonight USING (USER_ID)"
+LOST = (
+    "SELECT count(*), count(*) FILTER (tonight.USER_ID IS NULL) FROM served LEFT JOIN tonight USING (USER_ID)"
+)
 
 CHOSEN = """
 SELECT USER_ID FROM served SEMI JOIN tonight USING (USER_ID)
@@ -61,7 +64,7 @@ def measure(
 
     Args:
         tonight: USER_ID of all who would have rows.
-        lists: users → their rows, with USER_ID, RANK and ITEM_ID.
+        lists: users → their rows, with the columns of the table.
         users: at most so many, drawn at random from those who have rows in both, have their lists compared.
         random_state: seed of the draw.
     """
@@ -82,7 +85,7 @@ def measure(
             chosen = [user for (user,) in drawn]
             old = tables.for_users(chosen, published.version).select(["USER_ID", "RANK", "ITEM_ID"])
             _create(db, "CREATE TABLE old AS FROM rows", old)
-            new = pa.Table.from_batches(lists(chosen), None if chosen else old.schema)
+            new = pa.Table.from_batches(lists(chosen), RECOMMENDATIONS).select(old.schema.names)
             _create(db, "CREATE TABLE new AS FROM rows", new)
             compared, overlap, changed = db.execute(LISTS).fetchall()[0]
     return Change(

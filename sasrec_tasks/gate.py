@@ -13,15 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sasrec_tasks import drift, trained
+from sasrec_tasks import change, drift, eligible, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.champion import earlier_publishes
 from sasrec_tasks.comparison import METRIC, Comparison, compare, protocol
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import METRICS, VERDICT
 from sasrec_tasks.errors import BadSettings, GateRefused
+from sasrec_tasks.rows import Rows
 from sasrec_tasks.rules import Rule, at_least, at_most, worst_first
-from sasrec_tasks.tables import Published
+from sasrec_tasks.tables import Published, open_tables
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +33,19 @@ def run(store: RunStore, settings: Settings) -> Summary:
     """Write `verdict.json`.
 
     Returns:
-        publish, forced, asks (reasons to ask a person), reasons (all, worst first), champion (run id or None).
+        publish, forced, refused and asks (reasons to refuse, and to ask a person), champion (run id or None).
 
     Raises:
         GateRefused: the model may not be published.
     """
     earlier = earlier_publishes(store, settings, settings.gate.recent_publishes)
+    narrowed = eligible.freeze(store, settings, ended=store.marker("export") is not None)
     summary = store.once(
         "gate",
         lambda folder: _decide(store, settings, earlier, folder),
-        reads=["split", "train", "evaluate"],
+        reads=["split", "train", "evaluate", *narrowed],
         settings=settings.gate.model_dump(mode="json")
+        | settings.export.model_dump(mode="json", include={"top_k", "active_within_days"})
         | {
             "champion": earlier[0].run_id if earlier else None,
             "protocol": protocol(settings),
@@ -50,7 +53,7 @@ def run(store: RunStore, settings: Settings) -> Summary:
     )
     if not summary["publish"]:
         raise GateRefused(
-            "the table is left as it is: " + "; ".join(summary["reasons"]) + ". "
+            "the table is left as it is: " + "; ".join(summary["refused"]) + ". "
             "gate.force_publish=true publishes anyway, and is recorded"
         )
     return summary
@@ -67,7 +70,13 @@ def _decide(store: RunStore, settings: Settings, earlier: list[Published], folde
     covered = metrics["coverage@10"]["model"]
     rules = [
         _beats_popularity(metrics, served),
-        at_least("coverage", "share of the catalogue in somebody's top 10", covered, gate.min_coverage, gate.ask_coverage),
+        at_least(
+            "coverage",
+            "share of the catalogue in somebody's top 10",
+            covered,
+            gate.min_coverage,
+            gate.ask_coverage,
+        ),
         *_drifted(store, settings),
     ]
     comparison: Comparison | None = None
@@ -79,13 +88,15 @@ def _decide(store: RunStore, settings: Settings, earlier: list[Published], folde
         if comparison:
             plausible = comparison.metrics[served][METRIC] + comparison.ci95[1]
         rules += [rule, _against_recent(earlier, plausible, settings)]
+        rules += _against_table(store, settings, earlier[0])
     rules = worst_first(rules)
-    refused = any(rule.outcome == "refused" for rule in rules)
-    forced = settings.gate.force_publish and any(rule.outcome != "passed" for rule in rules)
-    asks = [rule.reason for rule in rules if rule.outcome == "asks"]
+    refused, asks = (
+        [rule.reason for rule in rules if rule.outcome == outcome] for outcome in ("refused", "asks")
+    )
+    forced = settings.gate.force_publish and bool(refused or asks)
     verdict = {
         "publish": not refused or forced,
-        "passed": all(rule.outcome == "passed" for rule in rules),
+        "passed": not refused and not asks,
         "forced": forced,
         "asks": [] if refused or forced else asks,
         "protocol": served,
@@ -103,8 +114,8 @@ def _decide(store: RunStore, settings: Settings, earlier: list[Published], folde
     return {
         "publish": verdict["publish"],
         "forced": forced,
+        "refused": refused,
         "asks": verdict["asks"],
-        "reasons": verdict["reasons"],
         "champion": earlier[0].run_id if earlier else None,
     }
 
@@ -145,10 +156,10 @@ def _against_champion(
             f"champion {champion.run_id} (version {champion.version}) could not be compared with, "
             f"its weights are gone or unreadable: {error}"
         )
+        log.warning("gate: %s", reason)
         return None, Rule(rule="champion", outcome="passed", reason=reason)
     old = comparison.metrics[protocol(settings)][METRIC]
     low, high = comparison.ci95
-    asks = settings.gate.ask_tolerance
     return comparison, at_least(
         "champion",
         f"{protocol(settings)} NDCG@10 differs from the champion's ({old:.4f}, run {champion.run_id}) by "
@@ -158,6 +169,54 @@ def _against_champion(
         None if settings.gate.ask_tolerance is None else -settings.gate.ask_tolerance * old,
         "+.4f",
     )
+
+
+def _against_table(store: RunStore, settings: Settings, published: Published) -> list[Rule]:
+    """What would be served beside what is."""
+    gate, rows = settings.gate, Rows(store, settings)
+    try:
+        found = change.measure(
+            open_tables(settings.table),
+            published,
+            tonight=rows.user_ids(),
+            lists=rows.of_users,
+            users=gate.compared_users,
+            random_state=settings.evaluate.random_state,
+        )
+    except (ConnectionError, TimeoutError):
+        raise  # the network's fault: trying again helps
+    except OSError as error:
+        reason = f"users_lost: version {published.version} could not be compared with: {error}"
+        log.warning("gate: %s", reason)
+        return [Rule(rule="users_lost", outcome="passed", reason=reason)]
+    rules = [
+        at_most(
+            "users_lost",
+            f"of {found.users_before:,} users of version {published.version} the share who would have no rows:",
+            found.users_lost,
+            gate.max_users_lost,
+            gate.ask_users_lost,
+        )
+    ]
+    if found.overlap is not None and found.lists_changed is not None:
+        compared = f"of {found.users_compared:,} users' lists"
+        rules += [
+            at_least(
+                "overlap",
+                f"{compared} the share that would stay:",
+                found.overlap,
+                gate.min_overlap,
+                gate.ask_overlap,
+            ),
+            at_most(
+                "lists_changed",
+                f"{compared} the share that would be wholly other ones:",
+                found.lists_changed,
+                gate.max_lists_changed,
+                gate.ask_lists_changed,
+            ),
+        ]
+    return rules
 
 
 def _against_recent(earlier: list[Published], plausible: float, settings: Settings) -> Rule:

@@ -115,12 +115,12 @@ def _table(to: str) -> Iterator[tuple[Any, str]]:
         from adbc_driver_postgresql import dbapi
     except ImportError as error:
         raise BadSettings("PostgreSQL's driver is missing: pip install 'sasrec-tasks[postgres]'") from error
+    uri = urlunsplit((*parts[:3], urlencode(query), ""))
     try:
-        with dbapi.connect(urlunsplit((*parts[:3], urlencode(query), ""))) as connection:
-            with connection.cursor() as cursor:
-                try:
-                    yield cursor, name
-                finally:
-                    connection.rollback()
+        with dbapi.connect(uri) as connection, connection.cursor() as cursor:
+            try:
+                yield cursor, name
+            finally:
+                connection.rollback()
     except Error as error:
         raise OSError(f"{name}: {' '.join(str(error).split())}") from error

@@ -46,9 +46,7 @@ def change(folder: Path, old: Lists, new: Lists, *, users: int = 1000, random_st
         tables,
         published,
         tonight=[pa.RecordBatch.from_pydict({"USER_ID": pa.array(sorted(new), pa.string())})],
-        lists=lambda chosen: [
-            rows_of({user: new[user] for user in chosen}).select(["USER_ID", "RANK", "ITEM_ID"])
-        ],
+        lists=lambda chosen: [rows_of({user: new[user] for user in chosen})],
         users=users,
         random_state=random_state,
     )
@@ -59,7 +57,9 @@ TABLES = st.dictionaries(st.sampled_from(["u1", "u2", "ü", "4", "five"]), ITEMS
 
 
 @given(TABLES, TABLES)
-@hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_it_is_what_counting_by_hand_gives(
     tmp_path_factory: pytest.TempPathFactory, old: Lists, new: Lists
 ) -> None:

@@ -156,6 +156,9 @@ def test_a_champion_whose_weights_are_gone_is_reported(place: Any, gone: str) ->
     assert DeltaTable(place.table).version() == 1
 
 
+FEW = {"gate.max_users_lost": 1.0}  # what was published elsewhere has one user
+
+
 @pytest.mark.parametrize(("nights", "passes"), [(13, False), (14, True)])
 def test_the_best_of_the_last_14_publishes_holds_against_a_slow_decline(
     place: Any, nights: int, passes: bool
@@ -163,7 +166,7 @@ def test_the_best_of_the_last_14_publishes_holds_against_a_slow_decline(
     published_elsewhere(place, [0.99] + [0.01] * nights)
     refused = pytest.raises(GateRefused, match="the best of the last 14 publishes")
     with nullcontext() if passes else refused:
-        place.run("run", upto="gate")
+        place.run("run", FEW, upto="gate")
     store = RunStore(f"{place.store}/run")
     assert rule(store, "recent")["outcome"] == ("passed" if passes else "refused")
     assert rule(store, "recent")["limit"] == pytest.approx(0.96 * (0.01 if passes else 0.99))
@@ -186,7 +189,7 @@ def test_force_is_not_recorded_where_it_was_not_needed(place: Any) -> None:
 def test_a_refused_run_passes_after_the_champion_was_rolled_back(place: Any) -> None:
     published_elsewhere(place, [0.01, 0.99])
     with pytest.raises(GateRefused):
-        place.run("run")
+        place.run("run", FEW)
     DeltaTable(place.table).restore(0)
     run_task("gate", f"{place.store}/run")
     assert run_task("export", f"{place.store}/run")["published"]
@@ -220,3 +223,63 @@ def test_a_verdict_on_other_weights_does_not_publish(place: Any) -> None:
     for task in ("evaluate", "gate", "export"):
         run_task(task, store.uri)
     assert DeltaTable(place.table).version() == 0
+
+
+# What would be served beside what is
+
+
+def test_the_same_model_changes_nothing(place: Any) -> None:
+    place.run("one")
+    store = place.run("again")
+    figures = {name: rule(store, name)["figure"] for name in ("users_lost", "overlap", "lists_changed")}
+    assert figures == {"users_lost": 0, "overlap": 1, "lists_changed": 0}
+
+
+def test_losing_most_users_is_refused_and_the_table_stays(place: Any, chains: Any) -> None:
+    place.run("many")
+    before = table_state(place)
+    place.write(chains(users=40))
+    with pytest.raises(GateRefused, match="users_lost: of 100 users of version 0 .* 0.6000"):
+        place.run("few", {"validate.drift_fail": None})
+    assert table_state(place)[0] == before[0]
+
+
+def test_lists_that_change_too_much_are_refused_by_what_the_export_would_write(place: Any) -> None:
+    place.run("one")
+    other = {"train.random_state": 5, "gate.min_overlap": 1.0}
+    with pytest.raises(GateRefused, match="overlap: of 100 users' lists"):
+        place.run("other", other)
+    found = rule(RunStore(f"{place.store}/other"), "overlap")["figure"]
+    old = open_tables(place.table).rows(0).read_all().to_pandas()
+    place.run("other", {**other, "gate.min_overlap": 0.0})
+    new = open_tables(place.table).rows(1).read_all().to_pandas()
+    both = old.merge(new, on=["USER_ID", "ITEM_ID"])
+    assert found == pytest.approx(len(both) / len(old))
+    assert 0 < found < 1
+
+
+def test_more_or_fewer_items_per_user_are_no_change(place: Any) -> None:
+    place.run("ten")
+    store = place.run("three", {"export.top_k": 3})
+    assert rule(store, "overlap")["figure"] == 1
+
+
+def test_the_worst_rule_comes_first_and_all_are_kept(place: Any) -> None:
+    place.run("one")
+    place.run("other", {"train.random_state": 5, "gate.ask_overlap": 1.0}, upto="gate")
+    verdict = verdict_of(RunStore(f"{place.store}/other"))
+    assert [each["outcome"] for each in verdict["rules"]][:2] == ["asks", "passed"]
+    names = {each["rule"] for each in verdict["rules"]}
+    assert names >= {"popularity", "champion", "recent", "coverage", "users_lost", "overlap", "lists_changed"}
+    for each in verdict["rules"]:
+        assert each["figure"] is not None
+    assert verdict["reasons"][0] == verdict["asks"][0] == verdict["rules"][0]["reason"]
+
+
+def test_drift_can_ask(place: Any, chains: Any) -> None:
+    place.run("one")
+    place.write(chains(users=190))
+    store = place.run("twice", {"gate.ask_drift": True, "as_of": "2026-02-01"}, upto="gate")
+    assert rule(store, "drift")["outcome"] == "asks"
+    assert "is usual (1.9" in rule(store, "drift")["reason"]
+    place.run("asked-nobody", {"as_of": "2026-02-01"})

@@ -27,12 +27,16 @@ def test_beyond_the_limit_is_refused_and_beyond_the_other_is_asked(
 
 @given(FIGURES, BOUNDS, BOUNDS)
 def test_at_most_is_at_least_turned_round(figure: float, limit: float | None, ask: float | None) -> None:
-    turned = at_least("x", "", -figure, *(None if bound is None else -bound for bound in (limit, ask)))
+    low, lower = (None if bound is None else -bound for bound in (limit, ask))
+    turned = at_least("x", "", -figure, low, lower)
     assert at_most("x", "", figure, limit, ask).outcome == turned.outcome
 
 
 def test_what_is_told_names_figure_and_limits() -> None:
-    assert at_least("coverage", "share", 0.25, 0.3).reason == "coverage: share 0.2500 (at least 0.3000 is needed)"
+    assert (
+        at_least("coverage", "share", 0.25, 0.3).reason
+        == "coverage: share 0.2500 (at least 0.3000 is needed)"
+    )
     told = at_most("users lost", "share", 0.25, 0.5, 0.2, ".0%").reason
     assert told == "users lost: share 25% (at most 50% is allowed, at most 20% without approval)"
     assert at_most("x", "figure", 1.0, None).reason == "x: figure 1.0000"

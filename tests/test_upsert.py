@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ Lists = dict[str, list[str]]
 
 
 @pytest.fixture
-def target(postgres: str) -> Iterator[tuple[str, str]]:
+def target(postgres: str) -> tuple[str, str]:
     """Server, and name of a table of the test's own."""
-    yield postgres, f"top_{uuid.uuid4().hex[:8]}"
+    return postgres, f"top_{uuid.uuid4().hex[:8]}"
 
 
 def address(target: tuple[str, str]) -> str:
@@ -39,11 +38,15 @@ def publish(folder: Path, run_id: str, day: int, lists: Lists) -> int:
         for user, items in sorted(lists.items())
         for rank, item in enumerate(items, 1)
     ]
-    tables = open_tables(str(folder / "table"))
-    batches = iter([pa.RecordBatch.from_pylist(rows, RECOMMENDATIONS)])
-    return tables.publish(
-        batches, POPULAR.empty_table(), run_id=run_id, as_of=as_of, metadata={}
-    ).version
+    popular = [{**rows[0], "ORIGIN": "popular"}]
+    published = open_tables(str(folder / "table")).publish(
+        iter([pa.RecordBatch.from_pylist(rows, RECOMMENDATIONS)]),
+        pa.Table.from_pylist(popular, POPULAR),
+        run_id=run_id,
+        as_of=as_of,
+        metadata={},
+    )
+    return published.version
 
 
 def held(target: tuple[str, str]) -> Lists:
@@ -60,7 +63,9 @@ def written_by(target: tuple[str, str], user: str) -> int:
     """The transaction that wrote a user's first row."""
     server, name = target
     with dbapi.connect(server) as connection, connection.cursor() as cursor:
-        cursor.execute(f"SELECT xmin::text::bigint FROM {name} WHERE user_id = $1 AND rank = 1", parameters=(user,))
+        cursor.execute(
+            f"SELECT xmin::text::bigint FROM {name} WHERE user_id = $1 AND rank = 1", parameters=(user,)
+        )
         return int(cursor.fetchone()[0])
 
 

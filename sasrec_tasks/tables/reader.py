@@ -44,7 +44,9 @@ class Recommendations:
 
     def __init__(self, url: str, version: int | None = None) -> None:
         self._tables = open_tables(url)
-        self._published: Published = _newest(self._tables) if version is None else _kept(self._tables, version)
+        self._published: Published = (
+            _newest(self._tables) if version is None else _kept(self._tables, version)
+        )
 
     def __repr__(self) -> str:
         return (

@@ -112,10 +112,13 @@ print([name for name in {HEAVY!r} if name in sys.modules and name not in before]
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-def test_seven_tasks_in_order(dag: Any) -> None:
-    assert set(dag.task_ids) == set(TASKS)
-    for earlier, later in pairwise(TASKS):
+def test_the_tasks_are_in_order_and_a_person_comes_between_gate_and_export(dag: Any) -> None:
+    assert set(dag.task_ids) == {*TASKS, "ask", "approve"}
+    for earlier, later in pairwise(TASKS[:-1]):
         assert dag.get_task(earlier).downstream_task_ids == {later}
+    assert dag.get_task("gate").downstream_task_ids == {"ask", "export"}
+    assert dag.get_task("ask").downstream_task_ids == {"approve", "export"}
+    assert dag.get_task("approve").downstream_task_ids == {"export"}
 
 
 def test_nights_do_not_pile_up(dag: Any) -> None:
@@ -127,7 +130,8 @@ def test_each_task_is_documented_and_finite(dag: Any) -> None:
     assert "Re-running is safe" in dag.doc_md
     for task in dag.tasks:
         assert "**Re-running**" in task.doc_md, task.task_id
-        assert task.execution_timeout is not None, task.task_id
+        waits = task.response_timeout if task.task_id == "approve" else task.execution_timeout
+        assert waits is not None, task.task_id
 
 
 @pytest.mark.parametrize("error", [BadData("x"), BadSettings("x"), GateRefused("x")])
@@ -185,7 +189,7 @@ def test_the_whole_dag_runs(airflow: Airflow, finished: subprocess.CompletedProc
     states = airflow.query(
         f"SELECT task_id, state FROM task_instance WHERE dag_id = 'sasrec_nightly' AND run_id = '{runs[0][0]}'"
     )
-    assert dict(states) == dict.fromkeys(TASKS, "success")
+    assert dict(states) == {**dict.fromkeys((*TASKS, "ask"), "success"), "approve": "skipped"}
     settings = json.loads((airflow.home / "runs" / runs[0][0] / "settings.json").read_text())
     assert settings["train.epochs"] == 2
     assert settings["as_of"] is not None

@@ -1,0 +1,134 @@
+"""The rows that a run serves: every user's top k among what may be recommended to them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sasrec_tasks import contents, eligible, trained
+from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.config import Settings
+from sasrec_tasks.contents import USERS
+from sasrec_tasks.progress import Advance
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.scoring import Scorer, constant_scorer, model_scorer
+from sasrec_tasks.sasrec.sequences import Float32, Int64, Sequences, row_blocks
+from sasrec_tasks.sasrec.top_k import top_k
+from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
+
+
+class Rows:
+    """A run's rows, made a block of users at a time; what narrows them is frozen before (`eligible.freeze`)."""
+
+    def __init__(self, store: RunStore, settings: Settings) -> None:
+        self.store, self.settings = store, settings
+        self.data = contents.interactions(store, settings)
+        self.items = np.array(["", *contents.item_ids(store)], dtype=object)
+        self.eligible = eligible.read(store, settings, self.data)
+        active = self.eligible.active
+        self.users = len(self.data.events) if active is None else int(active.sum())
+        among = self.eligible.items
+        self.among = np.arange(self.data.num_items + 1) if among is None else among  # column → item
+        self.column_of = np.zeros(self.data.num_items + 1, dtype=np.int64)  # padding: not eligible
+        self.column_of[self.among] = np.arange(len(self.among))
+
+    def popularity(self) -> Float32:
+        """Share of all events per eligible item, in the order of the scores' columns; −inf where an item has none."""
+        counts = self.data.split.whole.item_counts(self.data.num_items)
+        shares = counts / max(counts.sum(), 1)
+        return np.where(counts > 0, shares, -np.inf).astype(np.float32)[self.among]
+
+    def popular(self) -> pa.Table:
+        """The popular eligible items, best first."""
+        shares = self.popularity()
+        best = np.argsort(-shares, kind="stable")
+        best = best[shares[best] > -np.inf][: self.settings.export.popular_items]
+        return self._table(
+            POPULAR,
+            RANK=np.arange(1, len(best) + 1),
+            items=self.among[best],
+            SCORE=shares[best],
+            ORIGIN="popular",
+        )
+
+    def batches(self, advance: Advance) -> Iterator[pa.RecordBatch]:
+        """All rows in order of user and rank, a batch or more per `export.block_users` users."""
+        model, popular = trained.model(self.store, self.settings), constant_scorer(self.popularity())
+        for rows, names in self._blocks():
+            if len(rows):
+                yield from self._block(model, popular, rows, names)
+            advance(int(rows[-1]) + 1 if len(rows) else 0)
+
+    def user_ids(self) -> Iterator[pa.RecordBatch]:
+        """USER_ID of all who have rows."""
+        for _, names in self._blocks():
+            yield pa.RecordBatch.from_arrays([names], names=["USER_ID"])
+
+    def of_users(self, chosen: Collection[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of some users, in order of user and rank."""
+        model, popular = trained.model(self.store, self.settings), constant_scorer(self.popularity())
+        wanted = pa.array(chosen, pa.string())
+        for rows, names in self._blocks():
+            places = np.flatnonzero(pc.is_in(names, wanted))
+            if len(places):
+                yield from self._block(model, popular, rows[places], names.take(pa.array(places)))
+
+    def _blocks(self) -> Iterator[tuple[Int64, pa.Array]]:
+        """Users who have rows, `export.block_users` or fewer at a time: their places and their USER_IDs."""
+        size = self.settings.export.block_users
+        file = pq.ParquetFile(self.store.folder("split") / USERS, pre_buffer=False)
+        ids = file.iter_batches(size, columns=["USER_ID"])
+        for rows, names in zip(row_blocks(len(self.data.events), size), ids, strict=True):
+            active = rows if self.eligible.active is None else rows[self.eligible.active[rows]]
+            yield active, names.column(0).take(pa.array(active - rows[0]))
+
+    def _block(
+        self, model: SASRec, popular: Scorer, rows: Int64, names: pa.Array
+    ) -> Iterator[pa.RecordBatch]:
+        histories = self.data.split.whole.select(rows)
+        by_model = histories.lengths > 0
+        scorer = model_scorer(model, histories, self.eligible.items)
+        k = min(self.settings.export.top_k, len(self.among) - 1)
+        scores = np.full((len(rows), k), -np.inf, dtype=np.float32)
+        items = np.zeros((len(rows), k), dtype=np.int64)
+        for score, chosen in ((scorer, np.flatnonzero(by_model)), (popular, np.flatnonzero(~by_model))):
+            scores[chosen], columns = top_k(score, self._left_out(rows[chosen]), chosen, k)
+            items[chosen] = self.among[columns]
+        served = scores > -np.inf
+        user, place = np.nonzero(served)
+        yield from self._table(
+            RECOMMENDATIONS,
+            USER_ID=names.take(pa.array(user)),
+            RANK=place + 1,
+            items=items[served],
+            SCORE=scores[served],
+            ORIGIN=np.where(by_model[user], "model", "popular"),
+        ).to_batches()
+
+    def _left_out(self, rows: Int64) -> Sequences | None:
+        """What is not to be recommended to some users, as columns of the scores."""
+        left_out = self.data.events.select(rows) if self.settings.export.exclude_seen else None
+        if self.eligible.excluded is not None:
+            excluded = self.eligible.excluded.select(rows)
+            left_out = left_out.joined(excluded) if left_out is not None else excluded
+        if left_out is None or self.eligible.items is None:
+            return left_out
+        return left_out.renumbered(self.column_of)
+
+    def _table(self, schema: pa.Schema, *, items: Int64, **columns: Any) -> pa.Table:
+        rows = len(items)
+        as_of: datetime | None = self.settings.as_of
+        columns |= {"ITEM_ID": self.items[items], "RUN_ID": self.store.run_id, "AS_OF": as_of}
+        arrays = [
+            pa.repeat(pa.scalar(value, column.type), rows)
+            if isinstance(value := columns[column.name], str | datetime)
+            else pa.array(value, column.type)
+            for column in schema
+        ]
+        return pa.Table.from_arrays(arrays, schema=schema)
