@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sasrec_tasks import pipeline
 from sasrec_tasks.naming import describe_settings
 
 ROOT = Path(__file__).parents[1]
