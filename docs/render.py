@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sasrec_tasks import pipeline
 from sasrec_tasks.naming import describe_settings
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +59,7 @@ def picture() -> str:
     nightly, digest = (load(name) for name in ("sasrec_nightly", "recommendations_digest"))
     asset = load_module("sasrec_nightly").RECOMMENDATIONS.name
     lines = ["```mermaid", "flowchart LR", "  source[(interactions)] --> ingest", "  subgraph sasrec_nightly"]
-    for task in sorted(nightly.tasks, key=lambda task: pipeline.TASKS.index(task.task_id)):
+    for task in nightly.topological_sort():
         lines += [f"    {task.task_id} --> {later}" for later in sorted(task.downstream_task_ids)]
     lines += ["  end", f"  export --> table[(recommendations)] --> {asset}{{{{{asset}}}}}"]
     lines += ["  subgraph recommendations_digest", *(f"    {task.task_id}" for task in digest.tasks), "  end"]
