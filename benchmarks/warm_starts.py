@@ -115,7 +115,7 @@ def share_of_time(night: dict[str, Any]) -> float | None:
     """The warm start's time to the target, as a share of the cold one's."""
     warm: float | None = night["warm"]["seconds_to_target"]
     cold: float = night["cold"]["seconds_to_target"]
-    return warm / cold if warm is not None else None
+    return None if warm is None else float(warm / cold)
 
 
 if __name__ == "__main__":

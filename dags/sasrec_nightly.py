@@ -13,6 +13,7 @@ It runs every night at 02:00 UTC; trigger it by hand to change a setting for one
 | `gate` | refuses a model that is worse than popularity or the published one, or would change too much |
 | `approve` | asks a person, where the verdict of `gate` does; otherwise skipped |
 | `export` | publishes every user's top k as one version of the table |
+| `prune` | removes versions and runs' folders that are old and not needed any more |
 
 **Re-running is safe.** A task that has done its work with the same inputs and settings finds that
 out and leaves. A cleared run goes on where it stopped, `train` at its next epoch. Nothing is
@@ -112,6 +113,14 @@ Publishes every user's top k as one version of the table, and tells the consumer
 (`sasrec_eligible_items`, `sasrec_excluded_pairs`) can't be used, the message names it and the row.
 **Re-running** publishes nothing twice. After a rollback of the table it publishes the run again.
 Skipped where a run of a newer `as_of` is published.
+""",
+    "prune": """
+Removes the rows of old publishes and old runs' folders, as the settings `prune.…` say; with `prune.dry_run` its log
+only says which. It runs whatever became of the night, as soon as that has begun.
+
+**If it fails:** the night's state is that of the tasks before; nothing that is served or can be rolled back to is
+touched, and the next night goes on.
+**Re-running** decides anew by what is there.
 """,
 }
 """Of each task: what it does, what a failure means, what re-running does."""
@@ -220,6 +229,15 @@ def export(before: dict[str, Any]) -> dict[str, Any]:
     return {"run": before["run"], **summary}
 
 
+@task(doc_md=HELP["prune"], execution_timeout=timedelta(hours=1))
+def prune() -> dict[str, Any]:
+    """Remove what is old, wherever the run has come to."""
+    begun = get_current_context()["ti"].xcom_pull(task_ids="ingest")
+    if not begun:
+        raise AirflowSkipException("the run was not begun")
+    return run_task("prune", begun["run"])
+
+
 @dag(
     schedule="0 2 * * *",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
@@ -250,6 +268,7 @@ def sasrec_nightly() -> None:
     asked = ask(done)
     asked >> approve() >> published
     asked >> published
+    published >> prune().as_teardown()  # a failure of it is seen, and fails no night
 
 
 sasrec_nightly()

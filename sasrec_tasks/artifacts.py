@@ -125,6 +125,14 @@ class RunStore:
             raise BadSettings(f"{self.uri}: no run of this id in the store: begin with `ingest`")
         return from_names(values, where=f"{self.uri}/{SETTINGS}")
 
+    def is_at_work(self) -> bool:
+        """Whether a task of this run is at work on this machine; of others, and in a remote store, it can't be told."""
+        return self.is_local and any(
+            _is_alive(int(pid))
+            for folder in Path(self.root).glob(f".*.{socket.gethostname()}.*")
+            if (pid := folder.name.partition(f".{socket.gethostname()}.")[2].partition(".")[0]).isdigit()
+        )
+
     # What tasks leave behind
 
     def marker(self, task: str) -> Marker | None:

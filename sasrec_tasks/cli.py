@@ -143,6 +143,31 @@ def show(
     stdout.print(report(_existing(store, run_id) if run_id else newest_run(store)))
 
 
+@app.command()
+def prune(
+    store: Store = "",
+    table: TableUrl = "",
+    config: Config = None,
+    set_: Set = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, print what would be.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove old versions of the table and old runs' folders (settings prune.*), and print why others are kept."""
+    from sasrec_tasks import prune as pruning
+    from sasrec_tasks.terminal import listed_pruned
+
+    settings = _settings(config, set_, "", store=store, table=table)
+    for name in ("store", "table"):
+        if not getattr(settings, name):
+            raise BadSettings(f"{name}: not set: give it as --{name}, or as SASREC_{name.upper()}")
+    chosen = settings.prune.model_copy(update={"dry_run": dry_run or settings.prune.dry_run})
+    report = pruning.prune(settings.table, settings.store, chosen)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict()))
+    else:
+        stdout.print(listed_pruned(report))
+
+
 cli_table.add_to(app)
 
 

@@ -346,6 +346,29 @@ class Export(Group):
     """Users whose rows are held in memory at once."""
 
 
+class Prune(Group):
+    """What is kept of earlier nights."""
+
+    keep_versions: int = Field(
+        default=14, ge=2, le=100_000, title="Kept publishes", json_schema_extra=OPERATOR_ONLY
+    )
+    """So many of the newest publishes are kept in each table, to roll back to."""
+
+    keep_days: float | None = Field(
+        default=30, ge=0, le=100_000, title="Days of publishes", json_schema_extra=OPERATOR_ONLY
+    )
+    """So are those that were served in the last so many days. None: all."""
+
+    keep_runs_days: float | None = Field(
+        default=30, ge=2, le=100_000, title="Days of runs", json_schema_extra=OPERATOR_ONLY
+    )
+    """Days after its last change for which a run's folder is kept; for as long as a kept publish needs its model, in
+    any case. None: for ever."""
+
+    dry_run: bool = Field(default=False, title="Dry run")
+    """Only log what would be removed."""
+
+
 class Settings(Group):
     """All settings of a run, kept as `settings.json` in its folder."""
 
@@ -370,6 +393,7 @@ class Settings(Group):
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
     export: Export = Export()
+    prune: Prune = Prune()
 
     model_config = ConfigDict(populate_by_name=True)
 

@@ -55,6 +55,8 @@ def write(url: str, version: int | None = None) -> dict[str, Any]:
             f"table={url!r}: no publish in it{'' if version is None else f' up to version {version}'}"
         )
     earlier = next((published for published in publishes if published.version < this.version), None)
+    if earlier and all(kept.version != earlier.version for kept in tables.kept()):
+        earlier = None  # its rows were pruned
     old = earlier.version if earlier else None
     with compare.versions(tables, new=this.version, old=old) as db:
         figures = db.sql(FIGURES).to_arrow_table().to_pylist()[0]

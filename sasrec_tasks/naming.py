@@ -33,6 +33,7 @@ SECTIONS = {
     "evaluate": "evaluation",
     "gate": "publishing",
     "export": "publishing",
+    "prune": "publishing",
 }
 """Task → where its settings stand in the form; a setting may say otherwise."""
 

@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import fsspec
-
 from sasrec_tasks import roots
-from sasrec_tasks.artifacts import RUN_ID, RunStore, Summary
+from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import NARROWING_TABLES, Settings
 from sasrec_tasks.errors import BadSettings, GateRefused, RetryCannotHelp
-from sasrec_tasks.naming import fields, from_names, is_operator_only
+from sasrec_tasks.naming import fields, from_names, is_operator_only, parse_assignments
+from sasrec_tasks.run_folders import in_store
 
 log = logging.getLogger(__name__)
 
 TASKS = ("ingest", "validate", "split", "train", "evaluate", "gate", "export")
+
+LAST = "prune"
+"""What comes after them, whatever became of them; no part of the run, so that it has neither folder nor marker."""
 
 PLACES = ("source", "store", "table")
 
@@ -86,7 +88,7 @@ def run_task(task: str, run: str) -> Summary:
     """Run one task of a run that was started.
 
     Args:
-        task: one of `TASKS`.
+        task: one of `TASKS`, or `LAST`.
         run: URL of the run's folder.
     """
     from sasrec_tasks import runs
@@ -97,6 +99,8 @@ def run_task(task: str, run: str) -> Summary:
     try:
         summary: Summary = module.run(store, settings)
     except RetryCannotHelp as error:
+        if task == LAST:
+            raise  # what became of the run is written down
         ending: runs.Ending = "refused" if isinstance(error, GateRefused) else "failed"
         runs.record(store, settings, task=task, ending=ending, reason=str(error))
         raise
@@ -108,7 +112,7 @@ def run_task(task: str, run: str) -> Summary:
 def run_all(
     store: RunStore, *, around: Callable[[str], AbstractContextManager[None]] = lambda task: nullcontext()
 ) -> dict[str, Any]:
-    """Run all tasks in this process.
+    """Run all tasks in this process, and prune at the end; if that fails it is a warning, the publish stands.
 
     Args:
         around: called with each task's name; its context is held while the task runs.
@@ -118,12 +122,24 @@ def run_all(
     """
     seconds: dict[str, float] = {}
     summaries: dict[str, Summary] = {}
-    for task in TASKS:
-        started = time.monotonic()
-        with around(task):
-            summaries[task] = run_task(task, store.uri)
-        seconds[task] = round(time.monotonic() - started, 3)
+    try:
+        for task in TASKS:
+            started = time.monotonic()
+            with around(task):
+                summaries[task] = run_task(task, store.uri)
+            seconds[task] = round(time.monotonic() - started, 3)
+    except Exception:
+        _prune(store)
+        raise
+    _prune(store)
     return result(store, summaries, seconds)
+
+
+def _prune(store: RunStore) -> None:
+    try:
+        run_task(LAST, store.uri)
+    except Exception as error:
+        log.warning("prune: failed, what is published stays so, the next run tries again: %s", error)
 
 
 def newest_run(store: str) -> RunStore:
@@ -134,12 +150,9 @@ def newest_run(store: str) -> RunStore:
     """
     if not store:
         raise BadSettings(f"store: not set: give it as a setting, or as {environment_name('store')}")
-    fs, path = fsspec.core.url_to_fs(store)
-    names = (
-        [name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)] if fs.isdir(path) else []
-    )
-    runs = [RunStore.of(store, name) for name in names if RUN_ID.fullmatch(name)]
-    ended = [(marker.finished_at, run.run_id, run) for run in runs if (marker := run.marker("gate"))]
+    ended = [
+        (marker.finished_at, run.run_id, run) for run in in_store(store) if (marker := run.marker("gate"))
+    ]
     if not ended:
         raise BadSettings(f"store={store!r}: no run in it has come to a verdict: see the log of the last one")
     return max(ended, key=lambda each: each[:2])[2]
@@ -194,8 +207,8 @@ def triggered_settings(
     Args:
         params: the form's values, by the settings' names.
         conf: what came with the trigger; Airflow lets unknown keys through, this does not.
-        deployment: reads what the operator has set: source, store, table, allowed_roots, and the tables that
-            narrow the export.
+        deployment: reads what the operator has set: source, store, table, allowed_roots, the tables that narrow the
+            export, and what is kept (`prune_keep_days` for `prune.keep_days`).
         as_of: the run's own moment, where the form leaves it empty.
 
     Raises:
@@ -205,7 +218,13 @@ def triggered_settings(
     for name, field in fields():
         if is_operator_only(field) and name in conf:
             raise BadSettings(f"{name}: only the operator of this deployment can set it")
-    values = {**params, **conf}
+    kept = [
+        f"{name}={text}"
+        for name, field in fields()
+        if name.startswith("prune.") and is_operator_only(field)
+        if (text := deployment(name.replace(".", "_")))
+    ]
+    values = {**params, **conf, **parse_assignments(kept)}
     left_empty = {name for name in (*PLACES, "as_of") if values.get(name) in ("", None)}
     chosen = from_names({n: value for n, value in values.items() if n not in left_empty}, where="conf")
     own = {name: deployment(name) or "" for name in PLACES}

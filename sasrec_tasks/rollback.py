@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import Any
 
 from sasrec_tasks.errors import BadSettings
@@ -46,10 +47,10 @@ def _found(tables: Tables, table: str, version: int | None, run_id: str) -> Publ
     if version is not None and run_id:
         raise BadSettings("rollback: name a version or a run, not both")
     if version is None and not run_id:
-        before = list(tables.published())[1:2]
+        before = list(islice(tables.published(), 1, 2))
         if not before:
             raise BadSettings(f"table={table!r}: holds one publish only: there is none to go back to")
-        return before[0]
+        version = before[0].version
     kept = list(tables.kept())
     found = next(
         (each for each in kept if each.version == version or (run_id and each.run_id == run_id)), None
@@ -57,5 +58,7 @@ def _found(tables: Tables, table: str, version: int | None, run_id: str) -> Publ
     if found is None:
         known = ", ".join(f"{each.version} ({each.run_id})" for each in kept[:10])
         what = f"run {run_id!r}" if run_id else f"version {version}"
-        raise BadSettings(f"table={table!r}: {what} is not kept: there are {known}")
+        was = any(each.version == version or each.run_id == run_id for each in tables.published())
+        why = " any more, its rows were pruned (prune.keep_versions, prune.keep_days)" if was else ""
+        raise BadSettings(f"table={table!r}: {what} is not kept{why}: there are {known}")
     return found

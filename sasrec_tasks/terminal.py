@@ -17,6 +17,7 @@ from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.contents import HISTORY, METRICS, USERS, VERDICT, interactions, item_ids
 from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.pipeline import TASKS
+from sasrec_tasks.prune import Report
 from sasrec_tasks.tables import open_tables
 
 RECENT_ITEMS = 5
@@ -68,6 +69,28 @@ def listed_runs(runs: pa.Table) -> Table:
             "" if row["NDCG"] is None else f"{row['NDCG']:.4f} ±{f'{half:.3f}'[1:]}",
             "" if row["USERS"] is None else f"{row['USERS']:,}",
         )
+    return table
+
+
+def listed_pruned(report: Report) -> Group:
+    """What was removed from each table and of the runs' folders, and why the rest is kept."""
+    gone = "would be removed" if report.dry_run else "removed"
+    parts: list[Any] = []
+    for table in report.tables:
+        rows = [(f"version {each.version}, run {each.run_id}", gone) for each in table.removed]
+        rows += [(f"run {run_id}", f"kept: {why}") for run_id, why in table.kept.items()]
+        if table.leftovers:
+            rows.append((f"{table.leftovers} files of publishes that did not come to an end", gone))
+        parts.append(_two_columns(f"Rows in {table.url}", rows))
+    runs = [(run_id, f"kept: {why}" if why else gone) for run_id, why in report.runs.items()]
+    parts.append(_two_columns("Runs' folders", runs))
+    return Group(*parts, Text(f"{report.bytes / 1e6:,.1f} MB {'would be ' if report.dry_run else ''}freed"))
+
+
+def _two_columns(title: str, rows: list[tuple[str, str]]) -> Table:
+    table = Table(title=Text(title), title_justify="left", box=None, show_header=False)
+    for what, becomes in rows or [("none", "")]:
+        table.add_row(Text(_printable(what), overflow="fold"), Text(_printable(becomes), overflow="fold"))
     return table
 
 

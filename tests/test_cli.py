@@ -279,5 +279,5 @@ def test_generate_writes_interactions_and_says_what_can_be_reached(command: Comm
 def test_help_names_every_command(command: Command) -> None:
     ended = command("--help")
     assert ended.status == 0
-    for name in ("run", *TASKS, "recommend", "check", "rollback", "generate", "show"):
+    for name in ("run", *TASKS, "recommend", "check", "rollback", "prune", "generate", "show"):
         assert name in ended.out

@@ -115,7 +115,7 @@ def test_settings_can_not_be_changed_in_passing() -> None:
 
 def test_every_task_has_its_group_and_every_setting_a_line_of_help() -> None:
     settings = Settings()
-    assert set(GROUPS) == {"ingest", "validate", "split", "train", "evaluate", "gate", "export"}
+    assert set(GROUPS) == {"ingest", "validate", "split", "train", "evaluate", "gate", "export", "prune"}
     for name, group in GROUPS.items():
         assert isinstance(settings.group(name), group)
         for field in group.model_fields.values():

@@ -141,6 +141,17 @@ def test_a_bad_conf_is_refused_by_name(conf: dict[str, Any], says: str) -> None:
         pipeline.triggered_settings({}, conf, nobody, MOMENT)
 
 
+def test_the_operator_sets_what_is_not_in_the_form(tmp_path: Path) -> None:
+    own = {"store": str(tmp_path), "prune_keep_days": "7", "prune_keep_runs_days": "null"}
+    settings = pipeline.triggered_settings({}, {}, own.get, MOMENT)
+    assert (settings.prune.keep_days, settings.prune.keep_runs_days) == (7, None)
+    assert settings.prune.keep_versions == 14
+    with pytest.raises(BadSettings, match=r"prune\.keep_versions=1"):
+        pipeline.triggered_settings({}, {}, {"prune_keep_versions": "1"}.get, MOMENT)
+    with pytest.raises(BadSettings, match=r"prune\.keep_days: only the operator"):
+        pipeline.triggered_settings({}, {"prune.keep_days": 0}, own.get, MOMENT)
+
+
 def test_a_task_needs_the_ones_before_it(place: Any) -> None:
     with pytest.raises(BadSettings, match="no run"):
         pipeline.run_task("train", f"{place.store}/nothing")

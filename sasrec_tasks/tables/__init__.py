@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sasrec_tasks.tables.protocol import Published, Superseded, Tables
+from sasrec_tasks.tables.protocol import Pruned, Published, Superseded, Tables
 from sasrec_tasks.tables.reader import Recommendations
+from sasrec_tasks.tables.retention import Keep
 from sasrec_tasks.tables.urls import open_tables
 
-__all__ = ["Published", "Recommendations", "Superseded", "Tables", "open_tables"]
+__all__ = ["Keep", "Pruned", "Published", "Recommendations", "Superseded", "Tables", "open_tables"]

@@ -6,23 +6,37 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import create_table_with_add_actions
 
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.tables.delta_files import DataFiles
-from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Published, require_latest
+from sasrec_tasks.tables import delta_prune
+from sasrec_tasks.tables.delta_files import DataFiles, in_folder, of_version
+from sasrec_tasks.tables.delta_log import (
+    METADATA,
+    before,
+    made_at,
+    metadata_of_runs,
+    newest_of_run,
+    run_of,
+    run_of_older,
+    run_told,
+    version_of,
+    versions,
+)
+from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Pruned, Published, require_latest
+from sasrec_tasks.tables.retention import Keep, not_kept
 
 log = logging.getLogger(__name__)
 
-METADATA = "sasrec"
-"""Key of a publish's metadata in the Delta log."""
+KEEP_LOG = PostCommitHookProperties(cleanup_expired_logs=False)
+"""Delta Lake would forget versions after 30 days, whether or not they are kept."""
 
 
 class DeltaTables:
@@ -36,38 +50,39 @@ class DeltaTables:
     def published(self) -> Iterator[Published]:
         """What is published, newest first; see `Tables`.
 
-        Run and moment are read off each version's rows: restore, compaction and vacuum make
-        versions that carry none of our metadata, and after a restore the rows say who is served.
+        Run and moment of the newest version are read off its rows, and so are those of versions whose commit
+        does not tell: restore, compaction and vacuum make versions that carry none of our metadata.
         """
         table = _open(self.url)
         if table is None:
             return
         history = {int(entry["version"]): entry for entry in table.history()}
-        metadata = _metadata_of_runs(table)
+        metadata = metadata_of_runs(table)
         version, last_run = int(table.version()), None
-        run = _run_of(table)  # of the newest version, errors are not taken for "nothing there"
+        run = run_of(table)  # of the newest version, errors are not taken for "nothing there"
         while True:
             if run and run[0] != last_run:
                 last_run = run[0]
                 yield Published(
-                    version=version, run_id=run[0], as_of=run[1], metadata=metadata.get(run[0], {})
+                    version=version,
+                    run_id=run[0],
+                    as_of=run[1],
+                    metadata=metadata.get(run[0], {}),
+                    at=made_at(history.get(version, {})),
                 )
-            version = _before(version, history)
+            version = before(version, history)
             if version not in history:  # the table began here, or its log was cleaned up
                 return
-            run = _run_of_older(self.url, version)
+            run = run_told(history[version]) or run_of_older(self.url, version)
 
     def kept(self) -> Iterator[Published]:
         """All that can be served again; see `Tables`."""
         table = _open(self.url)
         if table is None:
             return
-        metadata = _metadata_of_runs(table)
-        for version in range(int(table.version()), -1, -1):
-            if run := _run_of_older(self.url, version):
-                yield Published(
-                    version=version, run_id=run[0], as_of=run[1], metadata=metadata.get(run[0], {})
-                )
+        for _, published in versions(table, in_folder(self.url)):
+            if published:
+                yield published
 
     def publish(
         self,
@@ -111,45 +126,66 @@ class DeltaTables:
         newest = next(self.published(), None)
         if newest is None or newest.run_id == to.run_id:
             return to if newest is None else newest
+        self._at(to.version)
         popular = _opened(self.popular_url)
-        if (earlier := _newest_of_run(popular, to.run_id)) < popular.version():
+        if (earlier := newest_of_run(popular, to.run_id)) < popular.version():
             _restore(popular, earlier, {"run_id": to.run_id})
         content = {**to.metadata, "run_id": to.run_id, "as_of": to.as_of.isoformat()}
         content["rolled_back"] = {"run_id": newest.run_id, "version": newest.version}
         version = _restore(_opened(self.url), to.version, content)
         return Published(version=version, run_id=to.run_id, as_of=to.as_of, metadata=content)
 
+    def prune(self, keep: Keep, *, dry_run: bool = False) -> list[Pruned]:
+        """Remove the data files of old publishes; see `Tables`. The log stays, with all that it tells.
+
+        Not by `vacuum`, which makes two more versions each time.
+        """
+        table = _open(self.url)
+        if table is None:
+            return []
+        return [delta_prune.prune(self.url, table, _open(self.popular_url), keep, dry_run=dry_run)]
+
     def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """The rows of a version; see `Tables`."""
-        return _opened(self.url, version).to_pyarrow_dataset().scanner(columns and list(columns)).to_reader()
+        return self._at(version).to_pyarrow_dataset().scanner(columns and list(columns)).to_reader()
 
     def for_users(self, users: Sequence[str], version: int | None = None) -> pa.Table:
         """The rows of some users; see `Tables`."""
         wanted = ds.field("USER_ID").isin(pa.array(users, pa.string()))
-        rows = _opened(self.url, version).to_pyarrow_dataset().to_table(filter=wanted)
+        rows = self._at(version).to_pyarrow_dataset().to_table(filter=wanted)
         return rows.sort_by([("USER_ID", "ascending"), ("RANK", "ascending")])
 
     def popular(self, version: int | None = None) -> pa.Table:
         """The popular items, best first; see `Tables`."""
         table = _opened(self.popular_url)
         if version is not None:
-            run = _run_of(_opened(self.url, version))
-            table = _opened(self.popular_url, _newest_of_run(table, run[0] if run else ""))
+            run = run_of(self._at(version))
+            table = _opened(self.popular_url, newest_of_run(table, run[0] if run else ""))
         return table.to_pyarrow_table().sort_by("RANK")
+
+    def _at(self, version: int | None) -> DeltaTable:
+        """The newest version, or one whose files are all there."""
+        newest = _opened(self.url)
+        if version is None or version == newest.version():
+            return newest
+        older = _opened(self.url, version)
+        if not of_version(older) <= in_folder(self.url).keys():
+            raise not_kept(self.url, version)
+        return older
 
     def _published_run(self, run_id: str) -> Published | None:
         return next((published for published in self.published() if published.run_id == run_id), None)
 
     def _publish_popular(self, popular: pa.Table, run_id: str) -> int:
         table = _open(self.popular_url)
-        if (version := _version_of(table, run_id)) is not None:
+        if (version := version_of(table, run_id)) is not None:
             return version  # an earlier try came this far
         try:
             return _replace(
                 self.popular_url, table, popular.cast(POPULAR).to_batches(), POPULAR, {"run_id": run_id}
             )
         except OSError:
-            if (version := _version_of(_open(self.popular_url), run_id)) is not None:
+            if (version := version_of(_open(self.popular_url), run_id)) is not None:
                 return version  # by another try of this task
             raise
 
@@ -203,7 +239,11 @@ def _replace(
             )
         else:
             table.create_write_transaction(
-                added, mode="overwrite", schema=schema, commit_properties=properties
+                added,
+                mode="overwrite",
+                schema=schema,
+                commit_properties=properties,
+                post_commithook_properties=KEEP_LOG,
             )
     except CommitFailedError as error:
         raise OSError(f"{url}: was written to by another run meanwhile: try again ({error})") from error
@@ -212,79 +252,15 @@ def _replace(
     return 0 if table is None else int(table.version()) + 1  # without retries it is on top of what was there
 
 
-def _run_of(table: DeltaTable) -> tuple[str, datetime] | None:
-    """RUN_ID and AS_OF of a version's rows; None if it has no rows of ours, or its files are vacuumed."""
-    try:
-        head = table.to_pyarrow_dataset().head(1, columns=["RUN_ID", "AS_OF"])
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return None
-    if not len(head):
-        return None
-    moment: datetime = head["AS_OF"][0].as_py()
-    return str(head["RUN_ID"][0].as_py()), moment.astimezone(UTC)
-
-
-def _run_of_older(url: str, version: int) -> tuple[str, datetime] | None:
-    try:
-        return _run_of(DeltaTable(url, version=version))
-    except DeltaError:  # the log before it was cleaned up
-        return None
-
-
 def _restore(table: DeltaTable, version: int, content: dict[str, Any]) -> int:
     """Make an earlier version's rows those of the next; its number."""
     try:
         table.restore(
-            version, commit_properties=CommitProperties(custom_metadata={METADATA: json.dumps(content)})
+            version,
+            commit_properties=CommitProperties(custom_metadata={METADATA: json.dumps(content)}),
+            post_commithook_properties=KEEP_LOG,
         )
     except DeltaError as error:
         raise OSError(f"{table.table_uri}: version {version} can't be restored: {error}") from error
     table.update_incremental()
     return int(table.version())
-
-
-def _newest_of_run(table: DeltaTable, run_id: str) -> int:
-    """The newest version that holds a run's rows."""
-    url = table.table_uri
-    for version in range(int(table.version()), -1, -1):
-        if (run := _run_of_older(url, version)) and run[0] == run_id:
-            return version
-    raise OSError(f"{url}: holds no rows of run {run_id} any more: choose another version")
-
-
-def _version_of(table: DeltaTable | None, run_id: str) -> int | None:
-    """The table's version, if its rows are a run's."""
-    run = None if table is None else _run_of(table)
-    return int(table.version()) if table is not None and run and run[0] == run_id else None
-
-
-def _metadata_of_runs(table: DeltaTable) -> dict[str, dict[str, Any]]:
-    """Run → what its latest publish or rollback said."""
-    entries = reversed(table.history())  # oldest first: the latest wins
-    return {found["run_id"]: found for entry in entries if (found := _metadata(entry)) is not None}
-
-
-def _metadata(entry: dict[str, Any]) -> dict[str, Any] | None:
-    try:
-        content = json.loads(entry[METADATA])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return content if isinstance(content, dict) and "run_id" in content else None
-
-
-def _before(version: int, history: dict[int, dict[str, Any]]) -> int:
-    """The version that came before, where a restore leads back to the one that it restored."""
-    entry = history.get(version, {})
-    restored = entry.get("operationParameters") or {}
-    if entry.get("operation") != "RESTORE":
-        return version - 1
-    if "version" in restored:
-        return int(restored["version"])
-    return max(
-        (
-            earlier
-            for earlier, other in history.items()
-            if earlier < version and other["timestamp"] <= int(restored["datetime"])
-        ),
-        default=-1,
-    )

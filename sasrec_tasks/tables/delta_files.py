@@ -17,7 +17,10 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 from deltalake.transaction import AddAction
+
+from sasrec_tasks.files import File, listed
 
 ROWS = 2**21
 """Of a file."""
@@ -62,6 +65,22 @@ class DataFiles:
             data_change=True,
             stats=json.dumps(_statistics(table, schema)),
         )
+
+
+def in_folder(url: str) -> dict[str, File]:
+    """Name → file, of all data files in the folder of a table."""
+    fs, root = fsspec.core.url_to_fs(url)
+    below = len(root.rstrip("/")) + 1
+    return {
+        file.path.rpartition("/")[2]: file
+        for file in listed(fs, root)
+        if file.path.endswith(".parquet") and not file.path[below:].startswith(("_", "."))
+    }
+
+
+def of_version(table: DeltaTable) -> set[str]:
+    """Names of the data files that a version needs."""
+    return {uri.rpartition("/")[2] for uri in table.file_uris()}
 
 
 def _in_files(rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

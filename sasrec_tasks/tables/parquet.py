@@ -5,7 +5,8 @@
     {"version": 3, "run_id": …, "as_of": …, "recommendations": "publishes/…/recommendations.parquet",
      "popular": "publishes/…/popular.parquet", "kept": […]}
 
-It is replaced in one step, and files that it has named stay as they are for as long as their version is kept.
+It is replaced in one step. Files that it has named stay as they are until they are pruned: `kept` lists all that was
+published, and what can be served again is what has its files.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ import pyarrow.parquet as pq
 
 from sasrec_tasks import files
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Published, require_latest
+from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Pruned, Published, require_latest
+from sasrec_tasks.tables.retention import Keep, not_kept
 from sasrec_tasks.tables.versions import Version, Versions
 
 log = logging.getLogger(__name__)
 
 PREFIX = "parquet+"
 POINTER = "CURRENT.json"
+PUBLISHES = "publishes"
 FILES = {"recommendations": "recommendations.parquet", "popular": "popular.parquet"}
 ROW_GROUP = 65_536
 """Rows; of a table in order of USER_ID, one group holds a user's."""
@@ -57,7 +60,7 @@ class ParquetTables:
 
     def kept(self) -> Iterator[Published]:
         """All that can be served again; see `Tables`."""
-        return reversed(self._versions().kept.values())
+        return self._versions().kept(self._places())
 
     def publish(
         self,
@@ -74,7 +77,7 @@ class ParquetTables:
             log.info("export: run %s is version %d of %s already", run_id, done.version, self.url)
             return done
         require_latest(before.newest, as_of)
-        place = f"publishes/{before.next:06d}-{secrets.token_hex(4)}"
+        place = f"{PUBLISHES}/{before.next:06d}-{secrets.token_hex(4)}"
         try:
             self._write(place, rows, popular)
             with self._lock():
@@ -96,8 +99,45 @@ class ParquetTables:
             if versions.newest and versions.newest.run_id == to.run_id:
                 return versions.newest
             version = versions.back_to(to.version, self.url)
+            if version.place not in self._places():
+                raise not_kept(self.url, to.version)
             self._point_at(version, versions)
         return version
+
+    def prune(self, keep: Keep, *, dry_run: bool = False) -> list[Pruned]:
+        """Remove the folders of old publishes; see `Tables`. `CURRENT.json` stays as it is."""
+        with self._lock():
+            versions = self._versions()
+            if versions.newest is None:
+                return []
+            found = self._publishes()
+            there = list(versions.kept(_whole(found)))
+            runs = keep.runs(there)
+            kept = {versions.newest.place} | {version.place for version in there if version.run_id in runs}
+            recorded = {version.place for version in versions.recorded.values()}
+            gone = {
+                place: of_place
+                for place, of_place in found.items()
+                if place not in kept
+                and (
+                    place in recorded
+                    or max(file.changed_at for file in of_place.values()) < keep.unfinished_since
+                )
+            }
+            if not dry_run:
+                for place, of_place in gone.items():
+                    if rows := of_place.get(FILES["recommendations"]):  # without it, a version is not kept
+                        self.fs.rm_file(rows.path)
+                    self.fs.rm(f"{self.root}/{place}", recursive=True)
+        return [
+            Pruned(
+                url=self.url,
+                kept=runs,
+                removed=tuple(version for version in there if version.run_id not in runs),
+                leftovers=sum(len(gone[place]) for place in gone.keys() - _whole(found)),
+                bytes=sum(file.bytes for of_place in gone.values() for file in of_place.values()),
+            )
+        ]
 
     def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """The rows of a version; see `Tables`."""
@@ -119,7 +159,13 @@ class ParquetTables:
         try:
             content = json.loads(self.fs.cat_file(f"{self.root}/{POINTER}"))
             return Versions(
-                Version(**{**entry, "as_of": datetime.fromisoformat(entry["as_of"])})
+                Version(
+                    **{
+                        **entry,
+                        "as_of": datetime.fromisoformat(entry["as_of"]),
+                        "at": datetime.fromisoformat(entry["at"]) if entry.get("at") else None,
+                    }
+                )
                 for entry in content["kept"]
             )
         except (FileNotFoundError, NotADirectoryError):
@@ -130,13 +176,20 @@ class ParquetTables:
             ) from error
 
     def _point_at(self, version: Version, others: Versions) -> None:
-        entries = [*others.kept.values(), version]
+        entries = [*others.recorded.values(), version]
         content = {
             "version": version.version,
             "run_id": version.run_id,
             "as_of": version.as_of.isoformat(),
             **{name: f"{version.place}/{file}" for name, file in FILES.items()},
-            "kept": [{**asdict(entry), "as_of": entry.as_of.isoformat()} for entry in entries],
+            "kept": [
+                {
+                    **asdict(entry),
+                    "as_of": entry.as_of.isoformat(),
+                    "at": entry.at.isoformat() if entry.at else None,
+                }
+                for entry in entries
+            ],
         }
         files.replace(self.fs, f"{self.root}/{POINTER}", json.dumps(content, indent=1).encode())
 
@@ -157,13 +210,29 @@ class ParquetTables:
                     writer.write_batch(batch, row_group_size=ROW_GROUP)
 
     def _remove_unless_kept(self, place: str) -> None:
-        kept = {version.place for version in self._versions().kept.values()}
-        if place not in kept and self.fs.exists(f"{self.root}/{place}"):
+        recorded = {version.place for version in self._versions().recorded.values()}
+        if place not in recorded and self.fs.exists(f"{self.root}/{place}"):
             self.fs.rm(f"{self.root}/{place}", recursive=True)
 
     def _dataset(self, version: int | None, name: str) -> ds.Dataset:
-        place = self._versions().at(version, self.url).place
-        return ds.dataset(f"{self.root}/{place}/{FILES[name]}", filesystem=self.fs, format="parquet")
+        found = self._versions().at(version, self.url)
+        try:
+            return ds.dataset(
+                f"{self.root}/{found.place}/{FILES[name]}", filesystem=self.fs, format="parquet"
+            )
+        except FileNotFoundError as error:
+            raise not_kept(self.url, found.version) from error
+
+    def _publishes(self) -> dict[str, dict[str, files.File]]:
+        """Place → file name → file, of all publishes and tries of one."""
+        found: dict[str, dict[str, files.File]] = {}
+        for file in files.listed(self.fs, f"{self.root}/{PUBLISHES}"):
+            *_, place, name = file.path.split("/")
+            found.setdefault(f"{PUBLISHES}/{place}", {})[name] = file
+        return found
+
+    def _places(self) -> set[str]:
+        return _whole(self._publishes())
 
     def _lock(self) -> AbstractContextManager[Any]:
         """Held while the pointer is replaced; object stores have none."""
@@ -173,3 +242,8 @@ class ParquetTables:
 
         Path(self.root).mkdir(parents=True, exist_ok=True)
         return FileLock(Path(self.root) / ".lock", timeout=600)
+
+
+def _whole(publishes: dict[str, dict[str, files.File]]) -> set[str]:
+    """The places that have all their files."""
+    return {place for place, found in publishes.items() if found.keys() >= set(FILES.values())}

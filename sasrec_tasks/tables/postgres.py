@@ -24,7 +24,15 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import pyarrow as pa
 
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Published, Watched, require_latest
+from sasrec_tasks.tables.protocol import (
+    POPULAR,
+    RECOMMENDATIONS,
+    Pruned,
+    Published,
+    Watched,
+    require_latest,
+)
+from sasrec_tasks.tables.retention import Keep, not_kept
 from sasrec_tasks.tables.versions import Version, Versions
 
 log = logging.getLogger(__name__)
@@ -70,8 +78,7 @@ class PostgresTables:
     def kept(self) -> Iterator[Published]:
         """All that can be served again; see `Tables`."""
         with self._connection() as cursor:
-            versions = self._versions(cursor)
-        return reversed(versions.kept.values())
+            return self._versions(cursor).kept(self._places(cursor))
 
     def publish(
         self,
@@ -113,15 +120,44 @@ class PostgresTables:
             if versions.newest and versions.newest.run_id == to.run_id:
                 return versions.newest
             version = versions.back_to(to.version, self.url)
+            if version.place not in self._places(cursor):
+                raise not_kept(self.url, to.version)
             self._serve(cursor, version)
             cursor.connection.commit()
         return version
+
+    def prune(self, keep: Keep, *, dry_run: bool = False) -> list[Pruned]:
+        """Drop the tables of old publishes; see `Tables`. A publish that was killed has left none."""
+        with self._connection() as cursor:
+            if self._versions(cursor).newest is None:
+                return []
+            versions = self._locked_versions(cursor)
+            places = self._places(cursor)
+            assert versions.newest is not None  # versions are never taken back
+            there = list(versions.kept(places))
+            runs = keep.runs(there)
+            kept = {version.place for version in there if version.run_id in runs}
+            gone = places.keys() - kept - {versions.newest.place}
+            if not dry_run:
+                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+                for place in sorted(gone):
+                    cursor.execute(f"DROP TABLE {self._table('', place)}, {self._table('popular', place)}")
+                cursor.connection.commit()
+        return [
+            Pruned(
+                url=self.url,
+                kept=runs,
+                removed=tuple(version for version in there if version.run_id not in runs),
+                leftovers=0,
+                bytes=sum(places[place] for place in gone),
+            )
+        ]
 
     def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """The rows of a version, in the order in which they came; see `Tables`."""
         schema = pa.schema([RECOMMENDATIONS.field(name) for name in columns or RECOMMENDATIONS.names])
         with self._connection() as cursor:
-            place = self._versions(cursor).at(version, self.url).place
+            place = self._place(cursor, version)
 
         def batches() -> Iterator[pa.RecordBatch]:
             with self._connection() as cursor:
@@ -147,7 +183,7 @@ class PostgresTables:
         self, schema: pa.Schema, kind: str, version: int | None, where: str = "", values: tuple[str, ...] = ()
     ) -> pa.Table:
         with self._connection() as cursor:
-            place = self._versions(cursor).at(version, self.url).place
+            place = self._place(cursor, version)
             cursor.execute(
                 f"SELECT {_columns(schema)} FROM {self._table(kind, place)} {where}",
                 parameters=values or None,
@@ -196,10 +232,35 @@ class PostgresTables:
         if not cursor.fetchone()[0]:
             return Versions()
         cursor.execute(
-            f"SELECT version, place, follows, run_id, as_of, metadata FROM {self._table('versions')}"
+            f"SELECT version, place, follows, run_id, as_of, metadata, at FROM {self._table('versions')}"
         )
         found = cursor.fetch_arrow_table().to_pylist()
         return Versions(Version(**{**row, "metadata": json.loads(row["metadata"])}) for row in found)
+
+    def _places(self, cursor: Any) -> dict[str, int]:
+        """The places whose tables are there, and their bytes."""
+        if self._versions(cursor).newest is None:
+            return {}
+        tables = ["to_regclass($1 || place || '\"')", "to_regclass($2 || place || '\"')"]
+        size = " + ".join(f"pg_total_relation_size({table})" for table in tables)
+        cursor.execute(
+            f"SELECT place, {size} AS bytes FROM (SELECT DISTINCT place FROM {self._table('versions')}) AS places"
+            f" WHERE {' AND '.join(f'{table} IS NOT NULL' for table in tables)}",
+            parameters=tuple(
+                self._table(kind, "_").removesuffix('"').removesuffix("_") for kind in ("", "popular")
+            ),
+        )
+        return {row["place"]: row["bytes"] for row in cursor.fetch_arrow_table().to_pylist()}
+
+    def _place(self, cursor: Any, version: int | None) -> str:
+        """Where the rows of a version are, or of the newest."""
+        found = self._versions(cursor).at(version, self.url)
+        if version is not None:
+            tables = (self._table("", found.place), self._table("popular", found.place))
+            cursor.execute("SELECT to_regclass($1) IS NULL OR to_regclass($2) IS NULL", parameters=tables)
+            if cursor.fetchone()[0]:
+                raise not_kept(self.url, version)
+        return found.place
 
     def _table(self, kind: str = "", place: str = "") -> str:
         """Quoted name: of a view, or of the table that holds a publish's rows."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from sasrec_tasks.tables.retention import Keep
 
 RECOMMENDATIONS = pa.schema(
     [
@@ -33,6 +36,18 @@ class Published:
     run_id: str
     as_of: datetime
     metadata: dict[str, Any] = field(default_factory=dict)  # of the publish; empty if not known
+    at: datetime | None = None  # when the version was made, if that is known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What was, or in a dry run would be, removed from one table."""
+
+    url: str
+    kept: dict[str, str]  # run id → why, the newest first
+    removed: tuple[Published, ...]  # the newest first
+    leftovers: int  # files of publishes that never came to an end
+    bytes: int  # freed, of all that was removed
 
 
 class Superseded(Exception):  # noqa: N818 - it says what is the case
@@ -54,7 +69,10 @@ class Tables(Protocol):
     """Folder or fsspec URL of what is kept in files, for what is put beside it; None of a database."""
 
     def published(self) -> Iterator[Published]:
-        """What is published, newest first, without what was rolled back; nothing where no table is."""
+        """What is published, newest first, without what was rolled back; nothing where no table is.
+
+        Publishes whose rows were pruned are still listed: what they said of themselves outlives their rows.
+        """
         ...
 
     def kept(self) -> Iterator[Published]:
@@ -86,6 +104,24 @@ class Tables(Protocol):
 
         Args:
             to: one of `kept`; nothing is done if its run is served already.
+        """
+        ...
+
+    def prune(self, keep: Keep, *, dry_run: bool = False) -> list[Pruned]:
+        """Remove the rows of old publishes, popular items too, and what killed publishes left behind.
+
+        What is served is always kept. A kill half way does no harm: a version that misses something is not one of
+        `kept`, and the next time goes on.
+
+        Args:
+            keep: which publishes.
+            dry_run: remove nothing.
+
+        Returns:
+            One for each table; nothing where no table is.
+
+        Raises:
+            OSError: the table was written to meanwhile, or can't be. Trying again is safe.
         """
         ...
 

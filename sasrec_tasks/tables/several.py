@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from sasrec_tasks.tables.protocol import Published, Tables
+from sasrec_tasks.tables.protocol import Pruned, Published, Tables
+from sasrec_tasks.tables.retention import Keep
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,12 @@ class SeveralTables:
         for table, theirs in found:
             table.rollback(theirs)
         return self.primary.rollback(to)
+
+    def prune(self, keep: Keep, *, dry_run: bool = False) -> list[Pruned]:
+        """Prune each table by what it was itself served from; see `Tables`."""
+        return [
+            pruned for table in (self.primary, *self.others) for pruned in table.prune(keep, dry_run=dry_run)
+        ]
 
     def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """The rows of a version of the primary table; see `Tables`."""

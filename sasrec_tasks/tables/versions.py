@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sasrec_tasks.errors import BadSettings
@@ -20,15 +20,17 @@ class Version(Published):
 
 
 class Versions:
-    """All that are kept, in order."""
+    """All that were published, in order; the rows of old ones may have been pruned since."""
 
-    def __init__(self, kept: Iterable[Version] = ()) -> None:
-        self.kept = {version.version: version for version in sorted(kept, key=lambda each: each.version)}
+    def __init__(self, recorded: Iterable[Version] = ()) -> None:
+        self.recorded = {
+            version.version: version for version in sorted(recorded, key=lambda each: each.version)
+        }
 
     @property
     def newest(self) -> Version | None:
         """The one that is served."""
-        return next(reversed(self.kept.values()), None)
+        return next(reversed(self.recorded.values()), None)
 
     @property
     def next(self) -> int:
@@ -40,25 +42,33 @@ class Versions:
         version = self.newest
         while version:
             yield version
-            version = None if version.follows is None else self.kept.get(version.follows)
+            version = None if version.follows is None else self.recorded.get(version.follows)
 
     def at(self, version: int | None, url: str) -> Version:
-        """One that is kept, or the newest.
+        """One that was published, or the newest.
 
         Args:
             url: of the table, for messages.
 
         Raises:
             BadSettings: nothing is published there.
-            OSError: this version is not kept any more.
+            OSError: there is no such version.
         """
         if self.newest is None:
             raise BadSettings(f"table={url!r}: no table there: check the setting, or publish a run first")
         if version is None:
             return self.newest
-        if version not in self.kept:
-            raise OSError(f"{url}: version {version} is not kept")
-        return self.kept[version]
+        if version not in self.recorded:
+            raise OSError(f"{url}: version {version} is not kept: there was none of that number")
+        return self.recorded[version]
+
+    def kept(self, there: Collection[str]) -> Iterator[Version]:
+        """Those that can be served again, newest first.
+
+        Args:
+            there: the places that hold all rows of their publish.
+        """
+        return (version for version in reversed(self.recorded.values()) if version.place in there)
 
     def of_run(self, run_id: str) -> Version | None:
         """A run's version, if it has not been rolled back."""
@@ -88,10 +98,11 @@ class Versions:
             run_id=run_id,
             as_of=as_of,
             metadata={**metadata, "run_id": run_id, "as_of": as_of.isoformat()},
+            at=datetime.now(UTC),
         )
 
     def back_to(self, version: int, url: str) -> Version:
         """The next version, which serves an earlier one again; raises as `at`."""
         earlier, newest = self.at(version, url), self.at(None, url)
         metadata = {**earlier.metadata, "rolled_back": {"run_id": newest.run_id, "version": newest.version}}
-        return replace(earlier, version=self.next, metadata=metadata)
+        return replace(earlier, version=self.next, metadata=metadata, at=datetime.now(UTC))

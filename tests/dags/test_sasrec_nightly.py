@@ -20,7 +20,7 @@ import pytest
 from sasrec_tasks.errors import BadData, BadSettings, GateRefused
 from sasrec_tasks.generate import generate
 from sasrec_tasks.naming import form
-from sasrec_tasks.pipeline import TASKS
+from sasrec_tasks.pipeline import LAST, TASKS
 from sasrec_tasks.tables import open_tables
 
 ROOT = Path(__file__).parents[2]
@@ -113,12 +113,20 @@ print([name for name in {HEAVY!r} if name in sys.modules and name not in before]
 
 
 def test_the_tasks_are_in_order_and_a_person_comes_between_gate_and_export(dag: Any) -> None:
-    assert set(dag.task_ids) == {*TASKS, "ask", "approve"}
+    assert set(dag.task_ids) == {*TASKS, LAST, "ask", "approve"}
     for earlier, later in pairwise(TASKS[:-1]):
         assert dag.get_task(earlier).downstream_task_ids == {later}
     assert dag.get_task("gate").downstream_task_ids == {"ask", "export"}
     assert dag.get_task("ask").downstream_task_ids == {"approve", "export"}
     assert dag.get_task("approve").downstream_task_ids == {"export"}
+    assert dag.get_task("export").downstream_task_ids == {LAST}
+
+
+def test_prune_comes_after_any_night_and_fails_none(dag: Any) -> None:
+    prune = dag.get_task(LAST)
+    assert prune.is_teardown  # runs whatever became of the tasks before
+    assert not prune.on_failure_fail_dagrun
+    assert prune.outlets == []
 
 
 def test_nights_do_not_pile_up(dag: Any) -> None:
@@ -189,7 +197,8 @@ def test_the_whole_dag_runs(airflow: Airflow, finished: subprocess.CompletedProc
     states = airflow.query(
         f"SELECT task_id, state FROM task_instance WHERE dag_id = 'sasrec_nightly' AND run_id = '{runs[0][0]}'"
     )
-    assert dict(states) == {**dict.fromkeys((*TASKS, "ask"), "success"), "approve": "skipped"}
+    states_of = dict.fromkeys((*TASKS, LAST, "ask"), "success")
+    assert dict(states) == {**states_of, "approve": "skipped"}
     settings = json.loads((airflow.home / "runs" / runs[0][0] / "settings.json").read_text())
     assert settings["train.epochs"] == 2
     assert settings["as_of"] is not None
@@ -204,6 +213,24 @@ def test_the_asset_event_tells_consumers_what_was_published(airflow: Airflow) ->
     assert extras[0]["rows"] == 3000
     assert 0 <= extras[0]["metrics"]["full.ndcg@10"] <= 1
     assert (airflow.home / "runs" / extras[0]["run_id"] / "export" / "export.json").exists()
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_night_that_the_gate_refused_is_pruned_after_and_stays_failed(airflow: Airflow) -> None:
+    old = airflow.home / "runs" / "old"
+    old.mkdir()
+    settings = {"source": "x", "store": str(old.parent), "table": str(airflow.home / "recommendations")}
+    (old / "settings.json").write_text(json.dumps(settings))
+    os.utime(old / "settings.json", (0, 0))
+    done = airflow.test_run({"train.epochs": 1, "train.learning_rate": 1e-9})
+    assert done.returncode != 0
+    state, run_id = airflow.query(
+        "SELECT state, run_id FROM dag_run WHERE dag_id = 'sasrec_nightly' ORDER BY id DESC LIMIT 1"
+    )[0]
+    states = dict(airflow.query(f"SELECT task_id, state FROM task_instance WHERE run_id = '{run_id}'"))
+    assert (state, states["gate"], states["export"]) == ("failed", "failed", "upstream_failed")
+    assert states["prune"] == "success"
+    assert not old.exists()
 
 
 @pytest.mark.usefixtures("finished")
@@ -273,6 +300,7 @@ def test_a_conf_that_must_not_be_fails_the_first_task_without_a_retry(
     states = dict(airflow.query(f"SELECT task_id, state FROM task_instance WHERE run_id = ({last})"))
     assert states["ingest"] == "failed"
     assert states["export"] == "upstream_failed"
+    assert states["prune"] == "skipped"  # nothing was begun
 
 
 def test_no_dag_file_has_import_errors(airflow: Airflow) -> None:

@@ -1,0 +1,58 @@
+"""The runs' folders of a store: which there are, when one last changed, and how one is removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import fsspec
+
+from sasrec_tasks import files
+from sasrec_tasks.artifacts import MARKER, RUN_ID, SETTINGS, RunStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """One run's folder, as it is listed."""
+
+    run: RunStore
+    bytes: int
+    changed_at: datetime  # of the file that changed last
+
+
+def in_store(store: str) -> Iterator[RunStore]:
+    """The folders of a store that may be those of runs; none where no store is."""
+    fs, path = fsspec.core.url_to_fs(store)
+    names = (
+        [name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)] if fs.isdir(path) else []
+    )
+    return (RunStore.of(store, name) for name in sorted(names) if RUN_ID.fullmatch(name))
+
+
+def listed(run: RunStore) -> RunFolder | None:
+    """A run's folder; None if no run was started there."""
+    if not run.is_started():
+        return None
+    found = files.listed(run.fs, run.root)
+    if not found:  # another has removed it meanwhile
+        return None
+    return RunFolder(
+        run=run,
+        bytes=sum(file.bytes for file in found),
+        changed_at=max(file.changed_at for file in found),
+    )
+
+
+def remove(run: RunStore) -> None:
+    """Remove a run's folder: the markers first, the settings last.
+
+    A kill half way leaves a run that was begun and has finished no task, which can be removed again.
+    """
+    found = [file.path for file in files.listed(run.fs, run.root)]
+    markers = [path for path in found if path.endswith(f"/{MARKER}")]
+    settings = f"{run.root}/{SETTINGS}"
+    for paths in (markers, [path for path in found if path not in markers and path != settings]):
+        if paths:
+            run.fs.rm(paths)
+    run.fs.rm(run.root, recursive=True)

@@ -1,0 +1,125 @@
+"""What the log and the rows of a Delta table say of its versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from sasrec_tasks.files import File
+from sasrec_tasks.tables.delta_files import of_version
+from sasrec_tasks.tables.protocol import Published
+
+METADATA = "sasrec"
+"""Key of a publish's metadata in the Delta log."""
+
+
+def run_of(table: DeltaTable) -> tuple[str, datetime] | None:
+    """RUN_ID and AS_OF of a version's rows; None if it has no rows of ours, or its files are vacuumed."""
+    try:
+        head = table.to_pyarrow_dataset().head(1, columns=["RUN_ID", "AS_OF"])
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    if not len(head):
+        return None
+    moment: datetime = head["AS_OF"][0].as_py()
+    return str(head["RUN_ID"][0].as_py()), moment.astimezone(UTC)
+
+
+def run_of_older(url: str, version: int) -> tuple[str, datetime] | None:
+    """As `run_of`, of a version by its number."""
+    try:
+        return run_of(DeltaTable(url, version=version))
+    except DeltaError:  # the log before it was cleaned up
+        return None
+
+
+def run_told(entry: Mapping[str, Any]) -> tuple[str, datetime] | None:
+    """RUN_ID and AS_OF of a version's rows, as its commit told them, which outlives them; None if it is not ours."""
+    content = metadata_of(entry)
+    if content is None or "as_of" not in content:
+        return None
+    return str(content["run_id"]), datetime.fromisoformat(content["as_of"]).astimezone(UTC)
+
+
+def versions(table: DeltaTable, there: Mapping[str, File]) -> Iterator[tuple[set[str], Published | None]]:
+    """Of each version that the log still has, newest first: its files, and what it serves if all are there.
+
+    Args:
+        there: the data files in the table's folder.
+    """
+    history = {int(entry["version"]): entry for entry in table.history()}
+    metadata = metadata_of_runs(table)
+    for version in range(int(table.version()), -1, -1):
+        try:
+            older = DeltaTable(table.table_uri, version=version)
+        except DeltaError:  # the log before it was cleaned up
+            continue
+        files, entry = of_version(older), history.get(version, {})
+        run = (run_told(entry) or run_of(older)) if files and files <= there.keys() else None
+        published = run and Published(
+            version=version,
+            run_id=run[0],
+            as_of=run[1],
+            metadata=metadata.get(run[0], {}),
+            at=made_at(entry),
+        )
+        yield files, published
+
+
+def made_at(entry: Mapping[str, Any]) -> datetime | None:
+    """When a version was committed, if its commit says."""
+    return datetime.fromtimestamp(entry["timestamp"] / 1000, UTC) if "timestamp" in entry else None
+
+
+def newest_of_run(table: DeltaTable, run_id: str) -> int:
+    """The newest version that holds a run's rows."""
+    url = table.table_uri
+    for version in range(int(table.version()), -1, -1):
+        if (run := run_of_older(url, version)) and run[0] == run_id:
+            return version
+    raise OSError(f"{url}: holds no rows of run {run_id} any more: choose another version")
+
+
+def version_of(table: DeltaTable | None, run_id: str) -> int | None:
+    """The table's version, if its rows are a run's."""
+    run = None if table is None else run_of(table)
+    return int(table.version()) if table is not None and run and run[0] == run_id else None
+
+
+def metadata_of_runs(table: DeltaTable) -> dict[str, dict[str, Any]]:
+    """Run → what its latest publish or rollback said."""
+    entries = reversed(table.history())  # oldest first: the latest wins
+    return {found["run_id"]: found for entry in entries if (found := metadata_of(entry)) is not None}
+
+
+def metadata_of(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What one of our commits said."""
+    try:
+        content = json.loads(entry[METADATA])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return content if isinstance(content, dict) and "run_id" in content else None
+
+
+def before(version: int, history: dict[int, dict[str, Any]]) -> int:
+    """The version that came before, where a restore leads back to the one that it restored."""
+    entry = history.get(version, {})
+    restored = entry.get("operationParameters") or {}
+    if entry.get("operation") != "RESTORE":
+        return version - 1
+    if "version" in restored:
+        return int(restored["version"])
+    return max(
+        (
+            earlier
+            for earlier, other in history.items()
+            if earlier < version and other["timestamp"] <= int(restored["datetime"])
+        ),
+        default=-1,
+    )

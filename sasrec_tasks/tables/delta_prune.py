@@ -1,0 +1,92 @@
+"""The data files of a Delta table that no kept publish needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+
+import fsspec
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from sasrec_tasks.files import File
+from sasrec_tasks.tables.delta_files import in_folder, of_version
+from sasrec_tasks.tables.delta_log import metadata_of, run_of, versions
+from sasrec_tasks.tables.protocol import Pruned
+from sasrec_tasks.tables.retention import Keep
+
+
+def prune(url: str, table: DeltaTable, popular: DeltaTable | None, keep: Keep, *, dry_run: bool) -> Pruned:
+    """Remove them from the recommendations and from the popular items; see `Tables`."""
+    there = in_folder(table.table_uri)
+    found = list(versions(table, there))
+    published = [version for _, version in found if version]
+    runs = keep.runs(published)
+    needed = [
+        (files, place == 0 or bool(version and version.run_id in runs))  # the newest, whatever it holds
+        for place, (files, version) in enumerate(found)
+    ]
+    gone = _unneeded(there, needed, keep.unfinished_since)
+    gone_popular: dict[str, File] = {}
+    if popular:
+        gone_popular = _unneeded(
+            in_folder(popular.table_uri), list(_needed_popular(popular, set(runs))), keep.unfinished_since
+        )
+    if not dry_run:  # of the recommendations first: a version is kept if all of its files are there
+        _remove(table, gone)
+        if popular:
+            _remove(popular, gone_popular)
+    named = set().union(*(files for files, _ in found))
+    return Pruned(
+        url=url,
+        kept=runs,
+        removed=tuple(version for version in published if version.run_id not in runs),
+        leftovers=len(gone.keys() - named),
+        bytes=sum(file.bytes for file in (*gone.values(), *gone_popular.values())),
+    )
+
+
+def _needed_popular(table: DeltaTable, runs: set[str]) -> Iterator[tuple[set[str], bool]]:
+    """Of each version of the popular items: its files, and whether it is what is served for one of the runs."""
+    history = {int(entry["version"]): entry for entry in table.history()}
+    missing, newest = set(runs), int(table.version())
+    for version in range(newest, -1, -1):
+        try:
+            older = DeltaTable(table.table_uri, version=version)
+        except DeltaError:  # the log before it was cleaned up
+            continue
+        told = metadata_of(history.get(version, {})) or {}
+        run_id = told.get("run_id") or (run_of(older) or ("",))[0]
+        yield of_version(older), version == newest or run_id in missing
+        missing.discard(run_id)
+
+
+def _unneeded(
+    there: Mapping[str, File], versions: Iterable[tuple[set[str], bool]], left_alone: datetime
+) -> dict[str, File]:
+    """Files that no version needs.
+
+    Args:
+        there: by name.
+        versions: files of each, and whether they are needed.
+        left_alone: files that no version names are only taken if they are older: a publish may be at work.
+    """
+    needed: set[str] = set()
+    named: set[str] = set()
+    for names, is_needed in versions:
+        named |= names
+        needed |= names if is_needed else set()
+    return {
+        name: file
+        for name, file in there.items()
+        if name not in needed and (name in named or file.changed_at < left_alone)
+    }
+
+
+def _remove(table: DeltaTable, files: Mapping[str, File]) -> None:
+    """Remove files, if no version has come since they were chosen: a rollback may need them."""
+    if not files:
+        return
+    if DeltaTable(table.table_uri).version() != table.version():
+        raise OSError(f"{table.table_uri}: was written to meanwhile, nothing was removed from it: try again")
+    fsspec.core.url_to_fs(table.table_uri)[0].rm([file.path for file in files.values()])
