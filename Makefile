@@ -41,7 +41,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-profile bench-scaling bench-eligible docs up clean
+.PHONY: help setup demo test lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-eligible docs up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -112,6 +112,11 @@ bench-speed: setup .peers/scikit-rec/.done .peers/rectools/.done ## How fast eac
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/speed.py --source $(SOURCE) $(if $(STAGES),--stages $(STAGES)) \
 		--scikit-rec .peers/scikit-rec/bin/python --rectools .peers/rectools/bin/python
+
+bench-gpu: setup .peers/rectools/.done ## Training and serving on a GPU, beside RecTools (SOURCE=your.parquet)
+	@test -n "$(SOURCE)" || { echo "Name the data: make bench-gpu SOURCE=your.parquet"; exit 2; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
+	@$(BIN)/python benchmarks/gpu.py --source $(SOURCE) --rectools .peers/rectools/bin/python
 
 bench-profile: setup ## Where the time of training and of top k goes (SOURCE=your.parquet)
 	@test -n "$(SOURCE)" || { echo "Name the data: make bench-profile SOURCE=your.parquet"; exit 2; }

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 import process
@@ -58,8 +59,8 @@ def main() -> None:
             write(row, options.out / "speed.json")
 
 
-def write(row: Row, file: Path) -> None:
-    """Put a row into the file, in the place of an earlier one of the same stage and peer."""
+def write(row: Row, file: Path, **about: Any) -> None:
+    """Put a row into the file, in the place of an earlier one of the same stage and peer, and what all are about."""
     report = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rows": []}
     same = [
         n
@@ -71,7 +72,7 @@ def write(row: Row, file: Path) -> None:
         report["rows"][same[0]] = row
     else:
         report["rows"].append(row)
-    report = {"machine": machine(), "date": row["date"], "rows": report["rows"]}
+    report = {"machine": machine(), **about, "date": row["date"], "rows": report["rows"]}
     file.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -98,14 +98,18 @@ class Bench:
     # Peers
 
     def peer(self, name: str, settings: Row, epochs: int) -> process.Result:
-        """Seconds of an epoch, of scoring, of `recommend`; validation NDCG@10 after ``epochs``, if not known."""
+        """Seconds of an epoch, of scoring, of `recommend`; validation NDCG@10 after ``epochs``, if not known.
+
+        Args:
+            name: begins with the peer's.
+            settings: the peer's own; of RecTools, ``precision`` is its trainer's.
+        """
         if name in self._answers:
             return self._answers[name]
         python, distribution, script = {
             "scikit-rec": (self.options.scikit_rec, "scikit-rec", "time_scikit_rec.py"),
-            "RecTools BCE": (self.options.rectools, "rectools", "time_rectools.py"),
-            "RecTools softmax": (self.options.rectools, "rectools", "time_rectools.py"),
-        }[name]
+            "RecTools": (self.options.rectools, "rectools", "time_rectools.py"),
+        }[name.partition(" ")[0]]
         targets_file = self.options.out / "speed.targets.json"
         targets = json.loads(targets_file.read_text(encoding="utf-8")) if targets_file.exists() else {}
         store, interactions = self._split()

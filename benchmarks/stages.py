@@ -95,7 +95,10 @@ def _training(run: str, settings: Result) -> tuple[Any, Settings, Any, Any]:
     from sasrec_tasks import contents, train
 
     store = RunStore(run)
-    chosen = from_names({**as_names(store.settings()), **settings})
+    others = {
+        name: value for name, value in as_names(store.settings()).items() if not name.startswith("train.")
+    }
+    chosen = from_names({**others, **settings})  # what is not named has its default, not that of the run
     interactions = contents.interactions(store, chosen)
     config = replace(
         train.fit_config(interactions.num_items, chosen), early_stopping_patience=None, max_minutes=None
@@ -165,6 +168,23 @@ def rank(run: str, model: str, repeats: int) -> Result:
             negatives = measures.unseen_items(interactions, settings)
             measures.rank(model_scorer(loaded, test.history), test, negatives)
     return {"seconds": seconds[WARM_UP:], "users": len(test)}
+
+
+def serve(run: str, model: str, repeats: int) -> Result:
+    """Read all users' histories, and find the ten best items that each has not seen."""
+    from sasrec_tasks import contents, trained
+    from sasrec_tasks.sasrec.scoring import model_scorer
+    from sasrec_tasks.sasrec.top_k import top_k
+    from sasrec_tasks.sasrec.weights import load_model
+
+    store = RunStore(run)
+    settings = store.settings()
+    whole = contents.interactions(store, settings).split.whole
+    loaded, seconds = load_model(Path(model), trained.device(settings)), Seconds()
+    for _ in range(WARM_UP + repeats):
+        with seconds.timed():
+            top_k(model_scorer(loaded, whole), whole, np.arange(len(whole)), 10)
+    return {"seconds": seconds[WARM_UP:], "users": len(whole)}
 
 
 def export(run: str, table: str, repeats: int) -> Result:
@@ -307,6 +327,7 @@ STAGES: dict[str, Callable[..., Result]] = {
         train_until,
         limits,
         rank,
+        serve,
         export,
         top_k,
         ingest_and_validate,

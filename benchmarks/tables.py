@@ -145,6 +145,37 @@ def speed(folder: Path = RESULTS) -> str:
     return table(head, rows)
 
 
+def gpu(folder: Path = RESULTS) -> str:
+    """A row per stage and peer on a GPU: seconds of both, of one and of all runs, and quality."""
+    file = folder / "gpu.json"
+    head = [
+        "stage",
+        "work",
+        "beside",
+        "ours, s",
+        "peer's, s",
+        "ratio",
+        "all epochs, ours / peer's, s",
+        "NDCG@10, ours / peer's",
+    ]
+    rows = []
+    for row in json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []:
+        quality = (row["quality_ours"], row["quality_peer"])
+        rows.append(
+            [
+                row["stage"],
+                row["work"],
+                row["peer"] or "",
+                _seconds(row["ours_s"]),
+                _seconds(row["peer_s"]) if row["peer"] else "",
+                f"**{row['ratio']:.2g}**" if row["peer"] else "",
+                f"{row['all_s']['ours']:.1f} / {row['all_s']['peer']:.1f}" if row["peer"] else "",
+                "" if None in quality else " / ".join(f"{figure:.4f}" for figure in quality),
+            ]
+        )
+    return table(head, rows)
+
+
 def growth(folder: Path = RESULTS) -> str:
     """A row per task: seconds, memory and events an hour at the largest size, and the slope over events."""
     file = folder / "scaling.json"

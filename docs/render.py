@@ -43,6 +43,7 @@ def rendered(document: str) -> str:
         "ablation": tables.ablation,
         "speed": tables.speed,
         "growth": tables.growth,
+        "gpu": tables.gpu,
     }
     for name, content in parts.items():
         before, found, rest = document.partition(f"<!-- {name}: ")

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sasrec_tasks.sasrec.negatives import Negatives
@@ -26,7 +27,7 @@ LEAST_BATCHES = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """B rows of at most T inputs; what follows each of the P real slots, and K negatives for it."""
+    """B rows of at most T inputs; what follows each of P slots, the real ones, and K negatives for it."""
 
     inputs: Tensor  # (B, T) int64, each row oldest first, then padding
     slots: Tensor  # (P,) int64, the real slots, indices into inputs.flatten()
@@ -34,13 +35,48 @@ class Batch:
     labels: Tensor  # (P,) float32
     negatives: Tensor  # int64, never padding: (P, K), never the target, or (K,) for all positions
     weight: Tensor  # scalar float32: P over the mean of an epoch's batches
+    counts: Tensor | None = None  # (P,) float32, of each slot in the mean, 1 on average; None: all the same
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """By name."""
+        return {name: part for name, part in vars(self).items() if part is not None}
+
+    @property
+    def positions(self) -> int:
+        """How many of the slots are real."""
+        return len(self.targets) if self.counts is None else int(self.counts.count_nonzero())
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on ``device``."""
-        if device.type == "cpu":
-            return self
-        parts = {name: part.pin_memory().to(device, non_blocking=True) for name, part in vars(self).items()}
-        return Batch(**parts)
+        """The batch on ``device``, which is not waited for if the batch is pinned."""
+        return Batch(**{name: part.to(device, non_blocking=True) for name, part in self.tensors.items()})
+
+    def pinned(self) -> Batch:
+        """The batch in memory that a GPU copies from by itself."""
+        return Batch(**{name: part.pin_memory() for name, part in self.tensors.items()})
+
+    def padded(self, max_len: int) -> Batch:
+        """The same with padding up to round numbers of rows and columns; all slots are listed, but padding counts 0.
+
+        So few shapes come, for what is made for a shape of batch. Losses and gradients are the same.
+        """
+        B, T = self.inputs.shape
+        rows, columns = round_up(B), min(round_up(T), max_len)
+        places = self.slots // T * columns + self.slots % T
+        slots = rows * columns
+
+        def spread(part: Tensor, padding: int) -> Tensor:
+            return part.new_full((slots, *part.shape[1:]), padding).index_copy_(0, places, part)
+
+        return Batch(
+            inputs=F.pad(self.inputs, (0, columns - T, 0, rows - B)),
+            slots=torch.arange(slots),
+            targets=spread(self.targets, 1),  # any item
+            labels=spread(self.labels, 0),
+            negatives=self.negatives if self.negatives.dim() == 1 else spread(self.negatives, 1),
+            weight=self.weight,
+            counts=spread(torch.full((len(places),), slots / len(places)), 0),
+        )
 
     def parts(self, number: int) -> list[Batch]:
         """The batch as that many of about as many rows each, or as it has rows; it is on the CPU, and not copied.
@@ -130,6 +166,12 @@ class Batches:
             negatives=torch.from_numpy(negatives),
             weight=torch.tensor(len(targets) / mean_positions),
         )
+
+
+def round_up(number: int) -> int:
+    """The next number of four significant bits: at most an eighth more."""
+    step = 1 << max(number.bit_length() - 4, 0)
+    return -(-number // step) * step
 
 
 def targets_per_epoch(lengths: Int64, max_len: int, windows: Windows) -> int:

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sasrec_tasks.sasrec.batches import Batch
 from sasrec_tasks.sasrec.blocks import drawing
 from sasrec_tasks.sasrec.fit_config import FitConfig, Precision
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.objective import Objective
+from sasrec_tasks.sasrec.recorded import Recorded
 from sasrec_tasks.sasrec.threads import pool, workers
 
 PARTS = 2
@@ -24,6 +26,9 @@ operations of these."""
 
 LEAST_SLOTS = 1024
 """Of a part: with fewer, starting an operation takes as long as the operation."""
+
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Kernels of attention: not cuDNN's, which on a GPU plan for some ten milliseconds for each new shape of batch."""
 
 
 class Gradient:
@@ -38,6 +43,10 @@ class Gradient:
         device = self.parameters[0].device
         self.half = is_half(config.precision, device)
         self.parts = PARTS if device.type == "cpu" else 1
+        # (gradients of a large catalogue are of the batch's items, whose number a recording cannot know)
+        can_record = device.type == "cuda" and not model.item_embedding.sparse
+        self.recorded = Recorded(self._of, device) if can_record else None
+        self._device = device
         self._pool: ThreadPoolExecutor | None = None
         self._random: list[torch.Generator] = []
 
@@ -46,7 +55,11 @@ class Gradient:
         """Calls are allowed in here; what they draw begins anew."""
         seeds = np.random.SeedSequence([self.config.random_state, number]).generate_state(self.parts)
         self._random = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        with torch.random.fork_rng(), pool(min(self.parts, workers())) as self._pool:
+        with (
+            torch.random.fork_rng(),
+            sdpa_kernel(ATTENTION),
+            pool(min(self.parts, workers())) as self._pool,
+        ):
             torch.manual_seed(int(seeds[0]))  # for dropout on a GPU; on a CPU each part has a generator
             try:
                 yield
@@ -65,6 +78,11 @@ class Gradient:
         if self._pool is None:
             raise RuntimeError("a gradient is computed within epoch()")
         self.model.zero_grad(set_to_none=True)
+        if self.recorded is not None:
+            loss, found = self.recorded(batch)
+            for parameter, gradient in zip(self.parameters, found, strict=True):
+                parameter.grad = gradient
+            return loss
         is_whole = self.parts == 1 or batch.inputs.numel() < self.parts * LEAST_SLOTS
         parts = [batch] if is_whole else batch.parts(self.parts)
         run = map if is_whole else self._pool.map
@@ -77,9 +95,12 @@ class Gradient:
     def _part(self, number: int, part: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         drawing.generator = self._random[number]
         try:
-            loss = batch_loss(self.model, part, self.config.objective, self.half)
+            return self._of(part.to(self._device))
         finally:
             drawing.generator = None
+
+    def _of(self, part: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        loss = batch_loss(self.model, part, self.config.objective, self.half)
         return loss.detach(), torch.autograd.grad(loss * part.weight, self.parameters)
 
 
@@ -89,10 +110,10 @@ def batch_loss(model: SASRec, batch: Batch, objective: Objective, half: bool = F
     Args:
         half: multiply matrices of the model in bfloat16; what is added up over slots or items stays float32.
     """
-    with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=half):
+    with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
         hidden = model(batch.inputs)  # (B, T, D)
     hidden = hidden.float().flatten(0, 1).index_select(0, batch.slots)  # (P, D)
-    return objective(model, hidden, batch.targets, batch.negatives, batch.labels)
+    return objective(model, hidden, batch.targets, batch.negatives, batch.labels, batch.counts)
 
 
 def is_half(precision: Precision, device: torch.device) -> bool:

@@ -1,8 +1,8 @@
 """Training losses, one function each, over the real (not padded) positions of a batch.
 
-All return the mean over positions. The sampled ones take the score of each position's next item and
-those of its negatives, where −inf marks a negative that happens to be that item: it counts for
-nothing.
+All return the mean over positions, each counted once or, if there are ``counts`` (P,), as often as they say. The
+sampled ones take the score of each position's next item and those of its negatives, where −inf marks a negative that
+happens to be that item: it counts for nothing.
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ from sasrec_tasks.sasrec.products import dot_products
 
 Loss = Literal["bce", "gbce", "mse", "sampled_softmax", "softmax"]
 
-BLOCK_SCORES = 2**20
-"""Scores held at once by `softmax`: 4 MB, which stay in a core's cache."""
+BLOCK_SCORES, BLOCK_SCORES_ON_GPU = 2**20, 2**26
+"""Scores held at once by `softmax`: 4 MB, which stay in a core's cache; 256 MB, which keep a GPU busy."""
 
 
-def bce(positive: Tensor, negative: Tensor, label: Tensor) -> Tensor:
+def weighted(values: Tensor, counts: Tensor | None) -> Tensor:
+    """Values (P,) or (P, K) times how often their positions count."""
+    return values if counts is None else values * counts.reshape(-1, *(1,) * (values.dim() - 1))
+
+
+def bce(positive: Tensor, negative: Tensor, label: Tensor, counts: Tensor | None = None) -> Tensor:
     """Binary cross-entropy (Kang & McAuley 2018, eq. 7), labels in [0, 1].
 
     ``-[y log s(r⁺) + (1 - y) log(1 - s(r⁺))] - mean_j log(1 - s(r⁻_j))``, averaged over positions.
@@ -33,11 +38,19 @@ def bce(positive: Tensor, negative: Tensor, label: Tensor) -> Tensor:
         negative: (P, K) scores of sampled items.
         label: (P,) 1 for an event that counts fully, less for a soft label.
     """
-    at_positive = F.binary_cross_entropy_with_logits(positive, label)
-    return at_positive + F.softplus(negative).mean()
+    at_positive = F.binary_cross_entropy_with_logits(positive, label, counts)
+    return at_positive + weighted(F.softplus(negative), counts).mean()
 
 
-def gbce(positive: Tensor, negative: Tensor, label: Tensor, *, num_items: int, t: float) -> Tensor:
+def gbce(
+    positive: Tensor,
+    negative: Tensor,
+    label: Tensor,
+    counts: Tensor | None = None,
+    *,
+    num_items: int,
+    t: float,
+) -> Tensor:
     """Generalised binary cross-entropy (Petrov & Macdonald, gSASRec, RecSys 2023, eq. 8 and 13).
 
     Sampling K of many negatives makes a model overconfident; the positive's sigmoid is raised to the
@@ -50,15 +63,17 @@ def gbce(positive: Tensor, negative: Tensor, label: Tensor, *, num_items: int, t
     rate = min(negatives / (num_items - 1), 1.0)
     beta = rate * (t * (1 - 1 / rate) + 1 / rate)
     at_positive = label * beta * F.softplus(-positive) + (1 - label) * F.softplus(positive)
-    return (at_positive + F.softplus(negative).sum(1)).mean() / (negatives + 1)
+    return weighted(at_positive + F.softplus(negative).sum(1), counts).mean() / (negatives + 1)
 
 
-def mse(positive: Tensor, negative: Tensor, label: Tensor) -> Tensor:
+def mse(positive: Tensor, negative: Tensor, label: Tensor, counts: Tensor | None = None) -> Tensor:
     """Squared error to the rating at the item that followed and to 0 at sampled items.
 
     ``(r⁺ - y)² + mean_j (r⁻_j)²``, averaged over positions; shapes as for `bce`.
     """
-    return F.mse_loss(positive, label) + negative.masked_fill(negative == -torch.inf, 0).square().mean()
+    at_positive = F.mse_loss(positive, label, reduction="mean" if counts is None else "none")
+    at_negative = negative.masked_fill(negative == -torch.inf, 0).square()
+    return weighted(at_positive, counts).mean() + weighted(at_negative, counts).mean()
 
 
 def sampled_softmax(positive: Tensor, negative: Tensor, label: Tensor, *, log_q: float) -> Tensor:
@@ -99,7 +114,8 @@ class _Softmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, items: Tensor, targets: Tensor, label: Tensor) -> Tensor:
-        positions, rows = len(hidden), max(BLOCK_SCORES // len(items), 1)
+        block_scores = BLOCK_SCORES_ON_GPU if hidden.is_cuda else BLOCK_SCORES
+        positions, rows = len(hidden), max(block_scores // len(items), 1)
         buffer = hidden.new_empty(min(rows, positions), len(items))  # once: fresh memory is slow to touch
         hidden_gradient, items_gradient = torch.empty_like(hidden), torch.zeros_like(items)
         total = hidden.new_zeros(())

@@ -21,7 +21,13 @@ class Objective:
     gbce_t: float  # calibration of gbce: 0 none, 1 full
 
     def __call__(
-        self, model: SASRec, hidden: Tensor, targets: Tensor, negatives: Tensor, labels: Tensor
+        self,
+        model: SASRec,
+        hidden: Tensor,
+        targets: Tensor,
+        negatives: Tensor,
+        labels: Tensor,
+        counts: Tensor | None = None,
     ) -> Tensor:
         """The mean loss over positions, a scalar.
 
@@ -30,9 +36,10 @@ class Objective:
             targets: (P,) items that followed.
             negatives: (P, K) items for each position, or (K,) distinct ones for all of them.
             labels: (P,) float32.
+            counts: (P,) how much of the mean a position is, 1 on average; None: all the same.
         """
         if self.loss == "softmax":
-            return losses.softmax(hidden, model.item_vectors(), targets, labels)
+            return losses.softmax(hidden, model.item_vectors(), targets, losses.weighted(labels, counts))
         positive = (hidden * model.item_vectors(targets)).sum(-1)  # (P,)
         if negatives.dim() == 1:
             negatives = negatives.sort().values
@@ -41,12 +48,12 @@ class Objective:
             negative = (model.item_vectors(negatives) @ hidden.unsqueeze(-1)).squeeze(-1)  # (P, K)
         num_items = model.config.num_items
         if self.loss == "gbce":
-            return losses.gbce(positive, negative, labels, num_items=num_items, t=self.gbce_t)
+            return losses.gbce(positive, negative, labels, counts, num_items=num_items, t=self.gbce_t)
         if self.loss == "sampled_softmax":
             others = num_items if negatives.dim() == 1 else num_items - 1
             log_q = math.log(negatives.shape[-1] / others)
-            return losses.sampled_softmax(positive, negative, labels, log_q=log_q)
-        return (losses.mse if self.loss == "mse" else losses.bce)(positive, negative, labels)
+            return losses.sampled_softmax(positive, negative, losses.weighted(labels, counts), log_q=log_q)
+        return (losses.mse if self.loss == "mse" else losses.bce)(positive, negative, labels, counts)
 
 
 def without_own(scores: Tensor, negatives: Tensor, targets: Tensor) -> Tensor:

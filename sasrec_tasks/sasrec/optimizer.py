@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer, SparseAdam
-from torch.optim.swa_utils import AveragedModel
 
 from sasrec_tasks.sasrec.checkpoint import Weights
 from sasrec_tasks.sasrec.fit_config import FitConfig
@@ -19,8 +18,6 @@ million items a step takes a quarter of the time."""
 
 AVERAGED_AT_ONCE = 65_536
 """Items per step between updates of the average, so that these don't cost more than the step itself."""
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def optimizers(model: SASRec, config: FitConfig) -> list[Optimizer]:
@@ -72,44 +69,38 @@ class Average:
 
     def __init__(self, model: SASRec, decay: float) -> None:
         self.every = max(model.config.num_items // AVERAGED_AT_ONCE, 1)
-        self._steps = 0
+        self.model = deepcopy(model)
+        self._decay = decay**self.every
+        self._steps = self._updates = 0
         self._is_behind = False
-        self._model = AveragedModel(model, multi_avg_fn=_towards(decay**self.every))
-
-    @property
-    def model(self) -> SASRec:
-        """The model of averaged weights."""
-        averaged = self._model.module
-        assert isinstance(averaged, SASRec)
-        return averaged
 
     def update(self, model: SASRec) -> None:
         """Take in the weights after a step."""
         self._steps += 1
         self._is_behind = self._steps > 1 and self._steps % self.every > 0
         if not self._is_behind:
-            self._model.update_parameters(model)
+            self._take_in(model)
 
     def catch_up(self, model: SASRec) -> None:
         """Take in the newest weights, if the last step's were not."""
         if self._is_behind:
-            self._model.update_parameters(model)
+            self._take_in(model)
         self._is_behind = False
 
     def state(self) -> Weights:
         """What `restore` takes."""
-        return {**self._model.state_dict(), "steps": torch.tensor(self._steps)}
+        counts = {"steps": torch.tensor(self._steps), "updates": torch.tensor(self._updates)}
+        return {**self.model.state_dict(), **counts}
 
     def restore(self, state: Weights) -> None:
         """Go on from another average."""
-        self._steps = int(state["steps"])
-        self._model.load_state_dict({name: value for name, value in state.items() if name != "steps"})
+        weights = dict(state)
+        self._steps, self._updates = int(weights.pop("steps")), int(weights.pop("updates"))
+        self.model.load_state_dict(weights)
 
-
-def _towards(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
     @torch.no_grad()
-    def update(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
-        done = int(updates)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + done) / (10 + done)))
-
-    return update
+    def _take_in(self, model: SASRec) -> None:
+        done = self._updates  # counted here: PyTorch's AveragedModel makes a GPU be waited for at every step
+        share = 1 - min(self._decay, (1 + done) / (10 + done)) if done else 1.0
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), share)
+        self._updates += 1

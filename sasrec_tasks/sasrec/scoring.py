@@ -24,6 +24,9 @@ MOST_USERS, LEAST_USERS = 256, 16
 ENCODE_SLOTS = 4096
 """Slots (rows × longest row) encoded at once: what passes between layers stays in the cache."""
 
+MOST_USERS_ON_GPU, ENCODE_SLOTS_ON_GPU = 8192, 2**17
+"""The same on a GPU, which small pieces leave idle."""
+
 Scorer = Callable[[Int64], Tensor]
 """Row numbers of users (B,) → scores of every item (B, num_items + 1) float32; column 0 (padding)
 is ignored, −inf means "cannot be recommended". The caller may write into them; the thread's next call
@@ -53,7 +56,7 @@ def encode(model: SASRec, histories: Sequences) -> Tensor:
         last = torch.from_numpy(lengths[rows, None] - 1).to(device)
         users[torch.from_numpy(rows).to(device)] = model(items, last)[:, 0]
 
-    each(read, by_slots(order, lengths, ENCODE_SLOTS))
+    each(read, by_slots(order, lengths, ENCODE_SLOTS_ON_GPU if users.is_cuda else ENCODE_SLOTS))
     return users
 
 
@@ -109,9 +112,10 @@ def constant_scorer(scores: Float32) -> Scorer:
     return lambda rows: row.repeat(len(rows), 1)
 
 
-def users_at_once(items: int) -> int:
+def users_at_once(items: int, on_gpu: bool = False) -> int:
     """How many users are scored at once, of so many items."""
-    return min(max(BLOCK_SCORES // max(items, 1), LEAST_USERS), MOST_USERS)
+    most = MOST_USERS_ON_GPU if on_gpu else MOST_USERS
+    return min(max(BLOCK_SCORES // max(items, 1), LEAST_USERS), most)
 
 
 def scored_blocks(score: Scorer, users: int, held: int = 1) -> Iterator[Int64]:
@@ -120,8 +124,8 @@ def scored_blocks(score: Scorer, users: int, held: int = 1) -> Iterator[Int64]:
     Args:
         held: tensors of the size of the scores that are held at once.
     """
-    items = score(np.arange(0)).shape[1]
-    return row_blocks(users, users_at_once(items * held))
+    none = score(np.arange(0))
+    return row_blocks(users, users_at_once(none.shape[1] * held, none.is_cuda))
 
 
 def candidates(score: Scorer, seen: Sequences | None, rows: Int64) -> Tensor:

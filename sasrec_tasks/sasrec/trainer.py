@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
-from sasrec_tasks.sasrec.batches import Batches
+from sasrec_tasks.sasrec.ahead import made_ahead
+from sasrec_tasks.sasrec.batches import Batch, Batches
 from sasrec_tasks.sasrec.checkpoint import Epoch, TrainingState, Weights
 from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.sasrec.gradient import Gradient
@@ -65,10 +66,10 @@ class Trainer:
         total = torch.zeros((), device=device)
         done, every = 0, self.batches.positions
         with self.gradient.epoch(number):
-            for batch in self.batches.epoch(number):
-                positions = len(batch.targets)
+            for batch in self.prepared(number):
+                positions = batch.positions
                 self._set_learning_rate(number - 1 + (done + positions / 2) / every, deadline)
-                loss = self.gradient(batch.to(device))
+                loss = self.gradient(batch)
                 for optimizer in self.optimizers:
                     optimizer.step()
                 if self.average is not None:
@@ -81,6 +82,13 @@ class Trainer:
         if self.average is not None:
             self.average.catch_up(self.model)
         return float(total) / done, done == every
+
+    def prepared(self, epoch: int) -> Iterator[Batch]:
+        """Of an epoch; for a GPU, the next ones are made while it works on one, and it copies them by itself."""
+        batches, max_len = self.batches.epoch(epoch), self.model.config.max_len
+        if self.model.item_embedding.weight.device.type == "cpu":
+            return batches
+        return made_ahead(batch.padded(max_len).pinned() for batch in batches)
 
     def state(self, best: Weights, history: tuple[Epoch, ...]) -> TrainingState:
         """All that the next epoch needs."""

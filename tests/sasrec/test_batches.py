@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sasrec_tasks.sasrec.batches import Batch, Batches, bucketed, by_slots, windows
+from sasrec_tasks.sasrec.batches import Batch, Batches, bucketed, by_slots, round_up, windows
 from sasrec_tasks.sasrec.negatives import Negatives
 from sasrec_tasks.sasrec.sequences import LeaveLastTwoOut, Sequences
 
@@ -40,8 +40,8 @@ def batches(sequences: Sequences, **changes: Any) -> Batches:
 
 def same(a: list[Batch], b: list[Batch]) -> bool:
     return len(a) == len(b) and all(
-        vars(x).keys() == vars(y).keys()
-        and all(torch.equal(vars(x)[name], vars(y)[name]) for name in vars(x))
+        x.tensors.keys() == y.tensors.keys()
+        and all(torch.equal(x.tensors[name], y.tensors[name]) for name in x.tensors)
         for x, y in zip(a, b, strict=True)
     )
 
@@ -186,6 +186,39 @@ def test_the_parts_of_a_batch_are_its_rows_and_weigh_as_much(
                 assert all(torch.equal(part.negatives, batch.negatives) for part in cut)
             else:
                 assert torch.equal(torch.cat([part.negatives for part in cut]), batch.negatives)
+
+
+@given(number=st.integers(1, 10**6))
+def test_round_numbers_are_few_and_at_most_an_eighth_more(number: int) -> None:
+    assert number <= round_up(number) <= number * 9 / 8
+    assert round_up(round_up(number)) == round_up(number)
+    assert len({round_up(each) for each in range(1, 2000)}) <= 8 * 11
+
+
+@given(lengths=lengths_of_users, slots=st.none() | st.integers(1, 30))
+@settings(deadline=None)
+def test_a_padded_batch_has_the_same_targets_and_negatives_for_the_same_inputs(
+    sequences: Make, lengths: list[int], slots: int | None
+) -> None:
+    for sampling in ("shared", "other"):
+        negatives = Negatives(sampling=sampling, number=2, num_items=sum(lengths) + 2)
+        for batch in batches(
+            sequences(distinct_items(lengths)), batch_slots=slots, negatives=negatives
+        ).epoch(0):
+            padded = batch.padded(max_len=5)
+            assert padded.inputs.shape[1] <= 5
+            assert padded.counts is not None
+            real = padded.counts > 0
+            assert padded.positions == batch.positions == len(batch.targets)
+            assert torch.equal(
+                padded.inputs.flatten()[padded.slots][real], batch.inputs.flatten()[batch.slots]
+            )
+            assert torch.equal(padded.targets[real], batch.targets)
+            assert torch.equal(padded.labels[real], batch.labels)
+            of_real = padded.negatives if sampling == "shared" else padded.negatives[real]
+            assert torch.equal(of_real, batch.negatives)
+            assert torch.equal(padded.weight, batch.weight)
+            assert float(padded.counts.mean()) == pytest.approx(1)
 
 
 def test_an_epoch_is_drawn_from_random_state_and_number_alone(sequences: Make) -> None:

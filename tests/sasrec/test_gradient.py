@@ -70,6 +70,23 @@ def test_the_gradient_is_the_same_whatever_the_number_of_threads(
         torch.testing.assert_close(gradients(random_split, SIZES, config), alone)
 
 
+@pytest.mark.parametrize("sampling", get_args(NegativeSampling))
+@pytest.mark.parametrize("loss", get_args(Loss))
+def test_padding_changes_neither_the_loss_nor_its_gradient(
+    random_split: LeaveLastTwoOut, loss: Loss, sampling: NegativeSampling
+) -> None:
+    config = replace(CONFIG, loss=loss, negative_sampling=sampling, batch_size=9)
+    model = build(SIZES, 1).train()
+    trainer = Trainer(model, random_split.train, config)
+
+    def found(batch: Batch) -> list[torch.Tensor]:
+        of = gradient.batch_loss(model, batch, config.objective)
+        return [of.detach(), *torch.autograd.grad(of * batch.weight, list(model.parameters()))]
+
+    for batch in trainer.batches.epoch(1):
+        torch.testing.assert_close(found(batch.padded(SIZES.max_len)), found(batch))
+
+
 def test_what_is_drawn_hangs_on_the_epoch_alone(
     random_split: LeaveLastTwoOut, threads: Callable[[int], None]
 ) -> None:
