@@ -63,7 +63,7 @@ def start(settings: Settings, run_id: str) -> RunStore:
     store = RunStore.of(settings.store, run_id)
     # rather now than after hours of training:
     next(open_tables(settings.table).published(), None)
-    if not store.marker("export"):  # a run that has ended reads nothing again
+    if not (store.is_started() and store.marker("export")):  # a run that has ended reads nothing again
         narrowing.check(settings, settings.as_of or datetime.now(UTC))
     store.freeze(settings)
     return store
