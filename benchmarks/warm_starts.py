@@ -107,7 +107,7 @@ def seconds_until(found: dict[str, Any], target: float) -> float | None:
     for value, seconds in zip(found["curve"], found["seconds"], strict=True):
         passed += seconds
         if value >= target:
-            return round(passed, 3)
+            return float(round(passed, 3))
     return None
 
 
