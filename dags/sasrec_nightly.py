@@ -223,7 +223,8 @@ def export(before: dict[str, Any]) -> dict[str, Any]:
     summary = run_task("export", before["run"])
     if not summary["published"]:
         raise AirflowSkipException(f"{summary['table']} holds a newer run")
-    facts = {name: summary[name] for name in ("table", "version", "rows", "users", "metrics")}
+    names = ("table", "version", "previous_version", "as_of", "rows", "users", "metrics")
+    facts = {name: summary[name] for name in names}
     context = get_current_context()
     context["outlet_events"][RECOMMENDATIONS].extra.update({**facts, "run_id": context["dag_run"].run_id})
     return {"run": before["run"], **summary}

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sasrec_tasks import approval, contents, eligible, trained
+from sasrec_tasks import approval, contents, contract, eligible, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import EXPORT, METRICS, OWN_ROWS, VERDICT
@@ -26,7 +26,7 @@ from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.progress import bar
 from sasrec_tasks.rows import Rows
-from sasrec_tasks.tables import Published, Superseded, open_tables
+from sasrec_tasks.tables import Published, Superseded, Tables, open_tables
 from sasrec_tasks.tables.protocol import RECOMMENDATIONS
 
 log = logging.getLogger(__name__)
@@ -36,12 +36,13 @@ def run(store: RunStore, settings: Settings) -> Summary:
     """Publish, and write `export.json`.
 
     Returns:
-        table, version, published, rows, users, users_by_origin, users_inactive, narrowed_by, metrics.
+        table, version, previous_version, published, as_of, rows, users, users_by_origin, users_inactive,
+        narrowed_by, metrics.
 
     Raises:
         GateRefused: the verdict does not allow it, or asks for an approval that nobody has given.
         BadSettings: no verdict on these weights, or the run is published with other rows.
-        BadData: a table that narrows the export can't be used.
+        BadData: a table that narrows the export can't be used, or the rows break their contract.
     """
     if not settings.table:
         raise BadSettings("table: not set: name the folder or URL of the table (--table, or SASREC_TABLE)")
@@ -116,7 +117,7 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
     ) as advance:  # here: a driver may read the rows in another thread
         try:
             version = tables.publish(
-                rows.batches(advance),
+                contract.checked(rows.batches(advance)),
                 rows.popular(),
                 run_id=store.run_id,
                 as_of=settings.as_of,
@@ -131,7 +132,7 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
             ).version
         except Superseded as newer:
             with pq.ParquetWriter(folder / OWN_ROWS, RECOMMENDATIONS, compression="zstd") as writer:
-                for batch in rows.batches(advance):
+                for batch in contract.checked(rows.batches(advance)):
                     writer.write_batch(batch)
             log.warning(
                 "export: %s: %s, later than this run's %s: not replaced, the rows are in this run's folder",
@@ -145,7 +146,9 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
     summary: Summary = {
         "table": settings.table,
         "version": version,
+        "previous_version": _previous(tables, version),
         "published": version is not None,
+        "as_of": settings.as_of.isoformat(),
         "rows": written["rows"],
         "users": rows.users,
         "users_by_origin": {
@@ -161,9 +164,16 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
             for metric in ("hr@10", "ndcg@10")
         },
     }
-    write_json(folder / EXPORT, {**summary, "run_id": store.run_id, "as_of": settings.as_of.isoformat()})
+    write_json(folder / EXPORT, {**summary, "run_id": store.run_id})
     log.info("export: %s rows, version %s of %s", f"{summary['rows']:,}", version, settings.table)
     return summary
+
+
+def _previous(tables: Tables, version: int | None) -> int | None:
+    """The version that was served before."""
+    if version is None:
+        return None
+    return next((each.version for each in tables.published() if each.version < version), None)
 
 
 def _counts(written: Iterable[pa.RecordBatch]) -> Counter[str]:

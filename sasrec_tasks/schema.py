@@ -16,7 +16,9 @@ from sasrec_tasks.errors import BadSettings
 TYPES = {
     "str": pa.string(),
     "int": pa.int64(),
+    "int32": pa.int32(),
     "float": pa.float64(),
+    "float32": pa.float32(),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
 """Types of the schema files, as snapshots have them."""

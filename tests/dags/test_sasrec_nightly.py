@@ -209,7 +209,8 @@ def test_the_asset_event_tells_consumers_what_was_published(airflow: Airflow) ->
     extras = [json.loads(extra) for (extra,) in airflow.query("SELECT extra FROM asset_event")]
     assert len(extras) == 1
     assert extras[0]["table"] == str(airflow.home / "recommendations")
-    assert extras[0]["version"] == 0
+    assert (extras[0]["version"], extras[0]["previous_version"]) == (0, None)
+    assert datetime.fromisoformat(extras[0]["as_of"]).tzinfo is not None
     assert extras[0]["rows"] == 3000
     assert 0 <= extras[0]["metrics"]["full.ndcg@10"] <= 1
     assert (airflow.home / "runs" / extras[0]["run_id"] / "export" / "export.json").exists()
