@@ -24,10 +24,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from filelock import FileLock
 
-from sasrec_tasks import memory
+from sasrec_tasks import filesystem, memory
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.files import replace
@@ -63,7 +62,7 @@ class RunStore:
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
         self.run_id = self.uri.rpartition("/")[2]
-        self.fs, self.root = fsspec.core.url_to_fs(self.uri)
+        self.fs, self.root = filesystem.opened(self.uri, "store")
         self.is_local = "file" in (
             self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
         )

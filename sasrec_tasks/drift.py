@@ -67,9 +67,10 @@ def measure(
     as_of = settings.as_of
     assert as_of is not None  # frozen when the run started
     earlier = _published_before(settings, store, as_of).slice(0, settings.validate_.drift_nights)
-    newest = earlier["RUN_ID"][0].as_py() if len(earlier) else None
+    # held until it is read: a scratch copy of remote files goes with it
+    newest = store.sibling(earlier["RUN_ID"][0].as_py()) if len(earlier) else None
     tonight, known = profile.measure(
-        snapshot, rows=rows, unit=unit or "s", as_of=as_of, known_items=_items_of(store, newest)
+        snapshot, rows=rows, unit=unit or "s", as_of=as_of, known_items=_items_of(newest)
     )
     profiles = [json.loads(found) for found in earlier["PROFILE"].to_pylist()]
     found = [
@@ -112,11 +113,11 @@ def _published_before(settings: Settings, store: RunStore, as_of: datetime) -> p
     return found.filter(wanted).sort_by([("AS_OF", "descending")])
 
 
-def _items_of(store: RunStore, run_id: str | None) -> Path | None:
+def _items_of(run: RunStore | None) -> Path | None:
     """The catalogue of an earlier run, as long as its folder is kept."""
-    if run_id is None:
+    if run is None:
         return None
     try:
-        return store.sibling(run_id).folder("split") / ITEMS
+        return run.folder("split") / ITEMS
     except (BadSettings, OSError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from dataclasses import dataclass
@@ -41,10 +42,36 @@ def _changed_at(fs: Any, info: dict[str, Any]) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def replace(fs: Any, path: str, content: bytes) -> None:
-    """Replace a file: readers see the old content or the new, whole."""
+def is_s3(fs: Any) -> bool:
+    """Whether a file system is S3, or speaks its protocol."""
+    return "s3" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+
+
+def tag(fs: Any, path: str) -> str | None:
+    """What tells one content of a file on S3 from another: its ETag, "" where there is no file.
+
+    Returns:
+        None on file systems that know no puts on a condition.
+    """
+    if not is_s3(fs):
+        return None
+    try:
+        return str(fs.info(path, refresh=True)["ETag"])
+    except FileNotFoundError:
+        return ""
+
+
+def replace(fs: Any, path: str, content: bytes, *, expected: str | None = None) -> None:
+    """Replace a file: readers see the old content or the new, whole.
+
+    Args:
+        expected: the `tag` that the old content had when it was looked at; None takes any.
+
+    Raises:
+        OSError: the content is not the expected one any more, and stays.
+    """
     if not is_local(fs):
-        fs.pipe_file(path, content)  # an object is not seen before it is complete
+        _put(fs, path, content, expected)  # an object is not seen before it is complete
         return
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -54,3 +81,19 @@ def replace(fs: Any, path: str, content: bytes) -> None:
         out.flush()
         os.fsync(out.fileno())
     beside.replace(file)
+
+
+def _put(fs: Any, path: str, content: bytes, expected: str | None) -> None:
+    if expected is None:
+        fs.pipe_file(path, content)
+        return
+    try:
+        fs.pipe_file(path, content, **({"IfMatch": expected} if expected else {"IfNoneMatch": "*"}))
+    except OSError as error:
+        # s3fs's words for 412 with and without a file, for a file that was removed, and for 409
+        if isinstance(error, FileExistsError | FileNotFoundError) or error.errno in (
+            errno.EINVAL,
+            errno.EBUSY,
+        ):
+            raise OSError(f"{path}: was written to by another run meanwhile: try again ({error})") from error
+        raise

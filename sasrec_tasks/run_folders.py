@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-import fsspec
-
-from sasrec_tasks import files
+from sasrec_tasks import files, filesystem
 from sasrec_tasks.artifacts import MARKER, RUN_ID, SETTINGS, RunStore
 
 
@@ -23,7 +21,7 @@ class RunFolder:
 
 def in_store(store: str) -> Iterator[RunStore]:
     """The folders of a store that may be those of runs; none where no store is."""
-    fs, path = fsspec.core.url_to_fs(store)
+    fs, path = filesystem.opened(store, "store")
     names = (
         [name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)] if fs.isdir(path) else []
     )

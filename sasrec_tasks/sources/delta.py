@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from sasrec_tasks import filesystem
 from sasrec_tasks.contents import ROWS_AT_ONCE
-from sasrec_tasks.errors import BadData
+from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.sources.protocol import CutBy, Part
 
 log = logging.getLogger(__name__)
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 def is_delta(url: str) -> bool:
     """Whether a Delta table lies at a URL."""
     try:
-        fs, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError):
+        fs, path = filesystem.opened(url, "source")
+    except BadSettings:
         return False
     return bool(fs.exists(f"{path.rstrip('/')}/_delta_log"))
 

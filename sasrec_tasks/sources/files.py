@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-import fsspec
-
+from sasrec_tasks import filesystem
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.sources.protocol import Part
 
@@ -45,10 +44,7 @@ def list_files(source: str, setting: str = "source") -> tuple[Any, list[SourceFi
         raise BadSettings(
             "source: not set: name a parquet file, a folder, a glob or an fsspec URL (--source, or SASREC_SOURCE)"
         )
-    try:
-        fs, path = fsspec.core.url_to_fs(source)
-    except (ImportError, ValueError) as error:
-        raise BadSettings(f"{setting}={source!r}: {error}") from error
+    fs, path = filesystem.opened(source, setting)
     if any(character in path for character in "*?[") and not fs.exists(path):
         found = _matching(fs, path)
     elif fs.isdir(path):

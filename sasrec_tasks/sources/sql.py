@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import pyarrow as pa
 
 from sasrec_tasks.errors import BadData, BadSettings
+from sasrec_tasks.extras import needs
 from sasrec_tasks.sources.protocol import CutBy, Part
 
 TABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*")
@@ -73,9 +74,7 @@ class SqlSource:
             from adbc_driver_manager import Error, OperationalError, ProgrammingError
             from adbc_driver_postgresql import dbapi
         except ImportError as error:
-            raise BadSettings(
-                f"{self.shown}: needs PostgreSQL's driver: pip install 'sasrec-tasks[postgres]'"
-            ) from error
+            raise BadSettings(f"{self.shown}: {needs('adbc_driver_postgresql')}") from error
         try:
             with dbapi.connect(self.address) as connection, connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION READ ONLY")

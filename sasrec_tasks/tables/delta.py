@@ -245,9 +245,10 @@ def _replace(
                 commit_properties=properties,
                 post_commithook_properties=KEEP_LOG,
             )
-    except CommitFailedError as error:
-        raise OSError(f"{url}: was written to by another run meanwhile: try again ({error})") from error
     except DeltaError as error:
+        # the first version of a table, where another run has made it, fails with no class of its own
+        if isinstance(error, CommitFailedError) or (table is None and _open(url)):
+            raise OSError(f"{url}: was written to by another run meanwhile: try again ({error})") from error
         raise OSError(f"{url}: can't be written: {error}") from error
     return 0 if table is None else int(table.version()) + 1  # without retries it is on top of what was there
 

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
+from sasrec_tasks import filesystem
 from sasrec_tasks.files import File, listed
 
 ROWS = 2**21
@@ -32,7 +32,7 @@ class DataFiles:
     """New files in the folder of a table, which no version names yet."""
 
     def __init__(self, url: str) -> None:
-        self.fs, root = fsspec.core.url_to_fs(url)
+        self.fs, root = filesystem.opened(url, "table")
         self.root = root.rstrip("/")
         self.written: list[str] = []
 
@@ -69,7 +69,7 @@ class DataFiles:
 
 def in_folder(url: str) -> dict[str, File]:
     """Name → file, of all data files in the folder of a table."""
-    fs, root = fsspec.core.url_to_fs(url)
+    fs, root = filesystem.opened(url, "table")
     below = len(root.rstrip("/")) + 1
     return {
         file.path.rpartition("/")[2]: file

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-import fsspec
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
+from sasrec_tasks import filesystem
 from sasrec_tasks.files import File
 from sasrec_tasks.tables.delta_files import in_folder, of_version
 from sasrec_tasks.tables.delta_log import metadata_of, run_of, versions
@@ -89,4 +89,4 @@ def _remove(table: DeltaTable, files: Mapping[str, File]) -> None:
         return
     if DeltaTable(table.table_uri).version() != table.version():
         raise OSError(f"{table.table_uri}: was written to meanwhile, nothing was removed from it: try again")
-    fsspec.core.url_to_fs(table.table_uri)[0].rm([file.path for file in files.values()])
+    filesystem.opened(table.table_uri, "table")[0].rm([file.path for file in files.values()])

@@ -21,12 +21,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from sasrec_tasks import files
+from sasrec_tasks import files, filesystem
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Pruned, Published, require_latest
 from sasrec_tasks.tables.retention import Keep, not_kept
@@ -47,11 +46,8 @@ class ParquetTables:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self.folder: str | None = self.url.removeprefix(PREFIX)
-        try:
-            self.fs, root = fsspec.core.url_to_fs(self.folder)
-        except (ImportError, ValueError) as error:
-            raise BadSettings(f"table={url!r}: {error}") from error
+        self.folder: str | None = (folder := self.url.removeprefix(PREFIX))
+        self.fs, root = filesystem.opened(folder, "table")
         self.root = root.rstrip("/")
 
     def published(self) -> Iterator[Published]:
@@ -81,13 +77,18 @@ class ParquetTables:
         try:
             self._write(place, rows, popular)
             with self._lock():
-                now = self._versions()
+                tag, now = files.tag(self.fs, f"{self.root}/{POINTER}"), self._versions()
                 if done := now.of_run(run_id):  # by another try of this task
                     return done
                 version = now.after(
                     before, self.url, place=place, run_id=run_id, as_of=as_of, metadata=metadata
                 )
-                self._point_at(version, now)
+                try:
+                    self._point_at(version, now, tag)
+                except OSError:
+                    if done := self._versions().of_run(run_id):  # by another try, or by this one after all
+                        return done
+                    raise
         finally:
             self._remove_unless_kept(place)
         return version
@@ -95,13 +96,13 @@ class ParquetTables:
     def rollback(self, to: Published) -> Published:
         """Serve an earlier version again; see `Tables`."""
         with self._lock():
-            versions = self._versions()
+            tag, versions = files.tag(self.fs, f"{self.root}/{POINTER}"), self._versions()
             if versions.newest and versions.newest.run_id == to.run_id:
                 return versions.newest
             version = versions.back_to(to.version, self.url)
             if version.place not in self._places():
                 raise not_kept(self.url, to.version)
-            self._point_at(version, versions)
+            self._point_at(version, versions, tag)
         return version
 
     def prune(self, keep: Keep, *, dry_run: bool = False) -> list[Pruned]:
@@ -175,7 +176,7 @@ class ParquetTables:
                 f"{self.url}/{POINTER}: damaged ({error}): restore it from a copy, or name another table"
             ) from error
 
-    def _point_at(self, version: Version, others: Versions) -> None:
+    def _point_at(self, version: Version, others: Versions, tag: str | None) -> None:
         entries = [*others.recorded.values(), version]
         content = {
             "version": version.version,
@@ -191,7 +192,7 @@ class ParquetTables:
                 for entry in entries
             ],
         }
-        files.replace(self.fs, f"{self.root}/{POINTER}", json.dumps(content, indent=1).encode())
+        files.replace(self.fs, f"{self.root}/{POINTER}", json.dumps(content, indent=1).encode(), expected=tag)
 
     def _write(self, place: str, rows: Iterator[pa.RecordBatch], popular: pa.Table) -> None:
         try:
@@ -235,7 +236,7 @@ class ParquetTables:
         return _whole(self._publishes())
 
     def _lock(self) -> AbstractContextManager[Any]:
-        """Held while the pointer is replaced; object stores have none."""
+        """Held while the pointer is replaced; on S3, its tag does that work, other object stores have nothing."""
         if not files.is_local(self.fs):
             return nullcontext()
         from filelock import FileLock  # readers need none

@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import pyarrow as pa
 
 from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.extras import needs
 from sasrec_tasks.tables.protocol import (
     POPULAR,
     RECOMMENDATIONS,
@@ -275,9 +276,7 @@ class PostgresTables:
             from adbc_driver_manager import Error
             from adbc_driver_postgresql import dbapi
         except ImportError as error:
-            raise BadSettings(
-                f"table={self.url!r}: needs PostgreSQL's driver: pip install 'sasrec-tasks[postgres]'"
-            ) from error
+            raise BadSettings(f"table={self.url!r}: {needs('adbc_driver_postgresql')}") from error
         try:
             with dbapi.connect(self.uri) as connection, connection.cursor() as cursor:
                 try:

@@ -1,9 +1,11 @@
-"""What tests of tables share: runs of two users each, and a real PostgreSQL."""
+"""What tests of tables share: a table of every kind, and runs of two users each."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -14,6 +16,17 @@ from sasrec_tasks.tables import Published, open_tables
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
 
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
+
+numbers = itertools.count()
+
+
+@pytest.fixture(params=["delta", "parquet", "postgres", "delta on S3", "parquet on S3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A table that is not there yet."""
+    if request.param == "postgres":
+        return f"{request.getfixturevalue('postgres')}&table=table_{next(numbers)}"
+    folder = request.getfixturevalue("bucket") if request.param.endswith("S3") else tmp_path
+    return f"{'parquet+' if request.param.startswith('parquet') else ''}{folder}/table"
 
 
 def _batch(run_id: str, as_of: datetime = JANUARY, user: str = "u") -> pa.RecordBatch:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
 
@@ -21,16 +19,6 @@ JANUARY, FEBRUARY = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinf
 Publish = Callable[..., Published]
 Runs = Callable[[str], list[str]]
 Served = Callable[[str], tuple[int, set[tuple[str, str]]]]
-
-numbers = itertools.count()
-
-
-@pytest.fixture(params=["delta", "parquet", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A table that is not there yet."""
-    if request.param == "postgres":
-        return f"{request.getfixturevalue('postgres')}&table=table_{next(numbers)}"
-    return f"{'parquet+' if request.param == 'parquet' else ''}{tmp_path}/table"
 
 
 def test_nothing_is_published_where_no_table_is(url: str, runs: Runs) -> None:
@@ -94,6 +82,36 @@ def test_tries_that_race_from_the_start_publish_once(url: str, publish: Publish)
         thread.join()
     assert versions == [0, 0, 0, 0]
     assert [kept.version for kept in open_tables(url).kept()] == [0]
+
+
+def test_runs_that_race_are_each_published_whole_or_told_to_try_again(
+    url: str, publish: Publish, served: Served
+) -> None:
+    barrier = Barrier(4)
+    others: list[OSError] = []
+
+    def attempt(run_id: str) -> None:
+        barrier.wait()
+        while True:
+            try:
+                publish(url, run_id)
+                return
+            except OSError as error:
+                if "try again" not in str(error):
+                    others.append(error)
+                    return
+
+    threads = [Thread(target=attempt, args=(run_id,)) for run_id in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    kept = list(open_tables(url).kept())
+    assert not others
+    assert [each.version for each in kept] == [3, 2, 1, 0]
+    assert {each.run_id for each in kept} == set("abcd")
+    for each in kept:
+        assert open_tables(url).rows(each.version).read_all()["RUN_ID"].to_pylist() == [each.run_id] * 2
 
 
 def test_another_run_that_publishes_meanwhile_is_not_overwritten(

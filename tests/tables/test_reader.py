@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -20,15 +18,6 @@ from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
 Publish = Callable[..., Published]
 Lists = dict[str, list[str]]
-
-numbers = itertools.count()
-
-
-@pytest.fixture(params=["delta", "parquet", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgres":
-        return f"{request.getfixturevalue('postgres')}&table=reader_{next(numbers)}"
-    return f"{'parquet+' if request.param == 'parquet' else ''}{tmp_path}/table"
 
 
 def publish(url: str, run_id: str, lists: Lists) -> Published:

@@ -1,0 +1,24 @@
+"""What is installed only if asked for: `pip install 'sasrec-tasks[train]'`."""
+
+from __future__ import annotations
+
+EXTRAS = {
+    "torch": ("PyTorch", "train"),
+    "safetensors": ("safetensors", "train"),
+    "pandera": ("pandera", "train"),
+    "yaml": ("PyYAML", "train"),
+    "adbc_driver_manager": ("PostgreSQL's driver", "postgres"),
+    "adbc_driver_postgresql": ("PostgreSQL's driver", "postgres"),
+    "s3fs": ("s3fs", "s3"),
+}
+"""Module → what people call it, and the extra that installs it."""
+
+
+def needs(module: str) -> str:
+    """What to tell somebody who lacks a module; "" of one that no extra installs.
+
+    >>> needs("torch.nn")
+    "needs PyTorch: pip install 'sasrec-tasks[train]'"
+    """
+    called, extra = EXTRAS.get(module.partition(".")[0], ("", ""))
+    return called and f"needs {called}: pip install 'sasrec-tasks[{extra}]'"
