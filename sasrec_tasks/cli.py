@@ -68,7 +68,7 @@ def run(
     as_of: AsOf = "",
     as_json: AsJson = False,
 ) -> None:
-    """Run all seven tasks, from the source to the published table."""
+    """Run all seven tasks, from the source to the published table, then prune."""
     from sasrec_tasks import pipeline
 
     settings = _settings(config, set_, run_id, source=source, store=store, table=table, as_of=as_of)
