@@ -13,7 +13,8 @@ WORKDIR /build
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore ${PIP_ARGS} hatchling==1.33.0
 COPY pyproject.toml README.md ./
 RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-    print(*project['dependencies'], *project['optional-dependencies']['airflow'], sep='\n')" > requirements.txt
+    extras = [project['optional-dependencies'][name] for name in ('airflow', 'train', 'postgres', 's3')]; \
+    print(*project['dependencies'], *sum(extras, []), sep='\n')" > requirements.txt
 COPY schemas schemas
 COPY sasrec_tasks sasrec_tasks
 RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir wheels .

@@ -21,6 +21,7 @@ from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.cli_table import AsJson, TableUrl
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings, GateRefused, NotFresh, RetryCannotHelp, exit_status
+from sasrec_tasks.extras import needs
 from sasrec_tasks.naming import as_names, from_names, parse_assignments, read_yaml
 
 app = typer.Typer(
@@ -154,7 +155,7 @@ def prune(
 ) -> None:
     """Remove old versions of the table and old runs' folders (settings prune.*), and print why others are kept."""
     from sasrec_tasks import prune as pruning
-    from sasrec_tasks.terminal import listed_pruned
+    from sasrec_tasks.listings import listed_pruned
 
     settings = _settings(config, set_, "", store=store, table=table)
     for name in ("store", "table"):
@@ -231,6 +232,11 @@ def main() -> None:
     """Entry point: errors that people can act on are one message on stderr, without a traceback."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        if not (told := needs(error.name or "")):
+            raise
+        typer.echo(f"Error: {' '.join(sys.argv[1:2])}: {told}", err=True)
+        sys.exit(2)
     except Exception as error:
         if not isinstance(error, RetryCannotHelp | OSError):
             raise

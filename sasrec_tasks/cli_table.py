@@ -36,8 +36,8 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Print a user's rows; the popular items for a user who is not in the table."""
+    from sasrec_tasks.listings import listed
     from sasrec_tasks.tables import open_tables
-    from sasrec_tasks.terminal import listed
 
     tables = open_tables(table)
     rows = tables.for_users([user]).slice(0, top_k)
@@ -117,7 +117,7 @@ def history(
 ) -> None:
     """Print the runs: what became of each, how good, how large, how long."""
     from sasrec_tasks import runs
-    from sasrec_tasks.terminal import listed_runs
+    from sasrec_tasks.listings import listed_runs
 
     found = runs.read(runs.url_of(table, store))
     found = found.slice(max(len(found) - last, 0))

@@ -1,11 +1,10 @@
-"""What a person sees in a terminal of a finished run: its report, and rows of the table."""
+"""What a person sees in a terminal of a finished run."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -15,9 +14,8 @@ from rich.text import Text
 
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.contents import HISTORY, METRICS, USERS, VERDICT, interactions, item_ids
-from sasrec_tasks.measures import PROTOCOLS
+from sasrec_tasks.listings import short
 from sasrec_tasks.pipeline import TASKS
-from sasrec_tasks.prune import Report
 from sasrec_tasks.tables import open_tables
 
 RECENT_ITEMS = 5
@@ -42,62 +40,6 @@ def report(store: RunStore) -> Group:
             _padded(_samples(store, settings.table)),
         ]
     return Group(*parts)
-
-
-def listed(rows: pa.Table) -> Group:
-    """Rows of one user, or the popular items, and which run they are of."""
-    table = Table("rank", "item", "score", "origin", box=SIMPLE_HEAD)
-    for row in rows.to_pylist():
-        item = Text(_printable(row["ITEM_ID"]), overflow="fold")
-        table.add_row(str(row["RANK"]), item, f"{row['SCORE']:.4f}", row["ORIGIN"])
-    if not len(rows):
-        return Group(Text("No rows."))
-    return Group(table, Text(f"Run {rows['RUN_ID'][0]}, events before {rows['AS_OF'][0]}", style="dim"))
-
-
-def listed_runs(runs: pa.Table) -> Table:
-    """The table of runs: when, what became of it, how good, how large."""
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("as of", "run", "ending", "NDCG@10", "users"):
-        table.add_column(name, justify="right" if name == "users" else "left", no_wrap=name != "run")
-    for row in runs.to_pylist():
-        half = (row["NDCG_HIGH"] - row["NDCG_LOW"]) / 2 if row["NDCG"] is not None else 0.0
-        table.add_row(
-            f"{row['AS_OF']:%Y-%m-%d %H:%M}",
-            Text(_short(row["RUN_ID"]), overflow="fold"),
-            _ending(row),
-            "" if row["NDCG"] is None else f"{row['NDCG']:.4f} ±{f'{half:.3f}'[1:]}",
-            "" if row["USERS"] is None else f"{row['USERS']:,}",
-        )
-    return table
-
-
-def listed_pruned(report: Report) -> Group:
-    """What was removed from each table and of the runs' folders, and why the rest is kept."""
-    gone = "would be removed" if report.dry_run else "removed"
-    parts: list[Any] = []
-    for table in report.tables:
-        rows = [(f"version {each.version}, run {each.run_id}", gone) for each in table.removed]
-        rows += [(f"run {run_id}", f"kept: {why}") for run_id, why in table.kept.items()]
-        if table.leftovers:
-            rows.append((f"{table.leftovers} files of publishes that did not come to an end", gone))
-        parts.append(_two_columns(f"Rows in {table.url}", rows))
-    runs = [(run_id, f"kept: {why}" if why else gone) for run_id, why in report.runs.items()]
-    parts.append(_two_columns("Runs' folders", runs))
-    return Group(*parts, Text(f"{report.bytes / 1e6:,.1f} MB {'would be ' if report.dry_run else ''}freed"))
-
-
-def _two_columns(title: str, rows: list[tuple[str, str]]) -> Table:
-    table = Table(title=Text(title), title_justify="left", box=None, show_header=False)
-    for what, becomes in rows or [("none", "")]:
-        table.add_row(Text(_printable(what), overflow="fold"), Text(_printable(becomes), overflow="fold"))
-    return table
-
-
-def _ending(row: dict[str, Any]) -> str:
-    if row["ENDING"] == "published":
-        return f"published, {row['VERSION']}"
-    return "superseded" if row["ENDING"] == "superseded" else f"{row['ENDING']} at {row['TASK']}"
 
 
 def _padded(what: Any) -> Padding:
@@ -165,7 +107,7 @@ def _metrics(metrics: dict[str, Any]) -> Table:
     table = Table("ranking", "scorer", title=title, title_justify="left", box=SIMPLE_HEAD)
     for name in ("HR@10", "NDCG@10", "MRR"):
         table.add_column(name, justify="right", no_wrap=True)
-    for protocol in PROTOCOLS:
+    for protocol, ranking in RANKINGS.items():
         for scorer, figures in (("SASRec", metrics), *metrics["baselines"].items()):
             cells = []
             for metric in ("hr@10", "ndcg@10", "mrr"):
@@ -174,7 +116,7 @@ def _metrics(metrics: dict[str, Any]) -> Table:
                     f"{figures[protocol][metric]:.4f} ±{f'{(high - low) / 2:.3f}'.removeprefix('0')}"
                 )
             table.add_row(
-                RANKINGS[protocol] if scorer == "SASRec" else "",
+                ranking if scorer == "SASRec" else "",
                 scorer.replace("_", " "),
                 *cells,
                 style="bold" if scorer == "SASRec" else "",
@@ -229,20 +171,9 @@ def _samples(store: RunStore, url: str, users: int = 3) -> Table:
         recent = [items[item - 1] for item in events.items[end - min(length, RECENT_ITEMS) : end]]
         served = [row for row in rows if row["USER_ID"] == ids[user]][:SHOWN_ITEMS]
         table.add_row(
-            Text(_short(ids[user])),  # as Text: an id may look like markup
-            Text("\n".join(map(_short, recent))),
-            Text(
-                "\n".join(f"{row['RANK']}. {_short(row['ITEM_ID'])} ({row['SCORE']:.2f})" for row in served)
-            ),
+            Text(short(ids[user])),  # as Text: an id may look like markup
+            Text("\n".join(map(short, recent))),
+            Text("\n".join(f"{row['RANK']}. {short(row['ITEM_ID'])} ({row['SCORE']:.2f})" for row in served)),
             end_section=True,
         )
     return table
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
-
-
-def _short(text: str) -> str:
-    text = _printable(text)
-    return text if len(text) <= 30 else f"{text[:29]}…"

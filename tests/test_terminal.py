@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.listings import listed
 from sasrec_tasks.pipeline import TASKS
 from sasrec_tasks.tables import open_tables
-from sasrec_tasks.terminal import listed, report
+from sasrec_tasks.terminal import report
 
 
 def shown(what: Any, width: int = 80) -> str:
