@@ -60,7 +60,7 @@ def test_nights_that_are_alike_are_silent_and_their_profiles_are_kept(
     first = night(place, 1, chains(users=60))
     assert first.marker("validate").summary["drift"] == []  # nothing to hold it against
     second = night(place, 2, chains(users=66))
-    assert "drift" not in caplog.text
+    assert "validate: drift" not in caplog.text
     summary = second.marker("validate").summary
     assert summary["nights"] == ["night1"]
     assert {each["figure"] for each in summary["drift"]} == set(drift.NAMES)
@@ -81,7 +81,7 @@ def test_a_night_with_most_of_the_data_gone_is_refused_before_training_and_can_b
 
     caplog.clear()
     night(place, 3, chains(users=30))  # what was let through has become usual
-    assert "drift" not in caplog.text
+    assert "validate: drift" not in caplog.text
 
 
 def test_only_earlier_published_nights_count_and_the_newest_of_them(place: Any, chains: Any) -> None:
