@@ -15,10 +15,12 @@ RECENT = timedelta(hours=48)
 Profile = dict[str, float]
 """rows, users (to about 2%), items, events_per_user, and of the 48 hours before as_of those with events."""
 
-FIGURES = """
-SELECT approx_count_distinct(USER_ID) AS users,
-       count(DISTINCT CASE WHEN TIMESTAMP BETWEEN $first AND $last THEN TIMESTAMP // $hour END) AS hours
-FROM read_parquet($snapshot)
+USERS = "SELECT approx_count_distinct(USER_ID) FROM read_parquet($snapshot)"
+
+HOURS = """
+SELECT count(*) FROM (
+    SELECT DISTINCT TIMESTAMP // $hour FROM read_parquet($snapshot) WHERE TIMESTAMP BETWEEN $first AND $last
+)
 """
 
 CATALOGUE = """
@@ -45,14 +47,16 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="profile-") as scratch:
         config = {
-            "memory_limit": "512MB",
+            "memory_limit": "256MB",
+            "enable_external_file_cache": False,  # each column is read once
             "temp_directory": scratch,
             "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,
         }
         with duckdb.connect(f"{scratch}/profile.duckdb", config=config) as db:
-            users, hours = db.execute(
-                FIGURES,
+            (users,) = db.execute(USERS, {"snapshot": str(snapshot)}).fetchall()[0]
+            (hours,) = db.execute(
+                HOURS,
                 {
                     "snapshot": str(snapshot),
                     "first": first_tick_at(as_of - RECENT, unit),

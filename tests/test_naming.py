@@ -204,6 +204,9 @@ def test_the_form_has_every_setting_but_the_operators() -> None:
         "split.spill_folder",
         "export.eligible_items",
         "export.excluded_pairs",
+        "prune.keep_versions",
+        "prune.keep_days",
+        "prune.keep_runs_days",
     }
 
 
