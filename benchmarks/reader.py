@@ -2,8 +2,8 @@
 
     python benchmarks/reader.py TABLE STOP
 
-Reads until the file STOP exists; then prints JSON: reads, errors, torn (not one whole run), stale (an older `as_of`
-than one seen before, without a rollback between), versions seen.
+Reads until the file STOP exists; then prints JSON: reads, errors, torn (not one whole run), stale (an older version
+than one seen before; a rollback makes a new one), versions seen.
 """
 
 from __future__ import annotations

@@ -125,8 +125,7 @@ def speed(folder: Path = RESULTS) -> str:
         "peak MB",
     ]
     rows = []
-    for row in json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []:
-        quality = (row["quality_ours"], row["quality_peer"])
+    for row in _rows(file):
         ratio = f"{row['orchestration_s']:.0f} s more" if "orchestration_s" in row else f"{row['ratio']:.2g}"
         rows.append(
             [
@@ -138,7 +137,7 @@ def speed(folder: Path = RESULTS) -> str:
                 _seconds(row["limit_s"]) if "limit_s" in row else "",
                 f"**{ratio}**",
                 row["mark"],
-                "" if None in quality else " / ".join(f"{figure:.4f}" for figure in quality),
+                _quality(row),
                 f"{row['peak_rss_mb']:,}" if row["peak_rss_mb"] else "",
             ]
         )
@@ -159,8 +158,7 @@ def gpu(folder: Path = RESULTS) -> str:
         "NDCG@10, ours / peer's",
     ]
     rows = []
-    for row in json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []:
-        quality = (row["quality_ours"], row["quality_peer"])
+    for row in _rows(file):
         rows.append(
             [
                 row["stage"],
@@ -170,10 +168,21 @@ def gpu(folder: Path = RESULTS) -> str:
                 _seconds(row["peer_s"]) if row["peer"] else "",
                 f"**{row['ratio']:.2g}**" if row["peer"] else "",
                 f"{row['all_s']['ours']:.1f} / {row['all_s']['peer']:.1f}" if row["peer"] else "",
-                "" if None in quality else " / ".join(f"{figure:.4f}" for figure in quality),
+                _quality(row),
             ]
         )
     return table(head, rows)
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """What a benchmark has measured so far."""
+    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    return rows
+
+
+def _quality(row: dict[str, Any]) -> str:
+    figures = (row["quality_ours"], row["quality_peer"])
+    return "" if None in figures else " / ".join(f"{figure:.4f}" for figure in figures)
 
 
 def growth(folder: Path = RESULTS) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
+from sasrec_tasks import scratch
 from sasrec_tasks.tables import Published, Tables
 from sasrec_tasks.tables.protocol import RECOMMENDATIONS
 
@@ -69,25 +69,17 @@ def measure(
         random_state: seed of the draw.
     """
     schema = pa.schema([("USER_ID", pa.string())])
-    with tempfile.TemporaryDirectory(prefix="change-") as scratch:
-        config = {
-            "memory_limit": "512MB",
-            "temp_directory": scratch,
-            "autoinstall_known_extensions": False,
-        }
-        with duckdb.connect(f"{scratch}/change.duckdb", config=config) as db:
-            _create(db, SERVED, tables.rows(published.version, ("USER_ID", "RANK")))
-            _create(
-                db, "CREATE TABLE tonight AS FROM rows", pa.RecordBatchReader.from_batches(schema, tonight)
-            )
-            before, lost = db.execute(LOST).fetchall()[0]
-            drawn = db.execute(CHOSEN, {"random_state": random_state, "users": users}).fetchall()
-            chosen = [user for (user,) in drawn]
-            old = tables.for_users(chosen, published.version).select(["USER_ID", "RANK", "ITEM_ID"])
-            _create(db, "CREATE TABLE old AS FROM rows", old)
-            new = pa.Table.from_batches(lists(chosen), RECOMMENDATIONS).select(old.schema.names)
-            _create(db, "CREATE TABLE new AS FROM rows", new)
-            compared, overlap, changed = db.execute(LISTS).fetchall()[0]
+    with scratch.database(memory_limit="512MB") as db:
+        _create(db, SERVED, tables.rows(published.version, ("USER_ID", "RANK")))
+        _create(db, "CREATE TABLE tonight AS FROM rows", pa.RecordBatchReader.from_batches(schema, tonight))
+        before, lost = db.execute(LOST).fetchall()[0]
+        drawn = db.execute(CHOSEN, {"random_state": random_state, "users": users}).fetchall()
+        chosen = [user for (user,) in drawn]
+        old = tables.for_users(chosen, published.version).select(["USER_ID", "RANK", "ITEM_ID"])
+        _create(db, "CREATE TABLE old AS FROM rows", old)
+        new = pa.Table.from_batches(lists(chosen), RECOMMENDATIONS).select(old.schema.names)
+        _create(db, "CREATE TABLE new AS FROM rows", new)
+        compared, overlap, changed = db.execute(LISTS).fetchall()[0]
     return Change(
         users_before=before,
         users_lost=lost / before if before else 0.0,

@@ -17,7 +17,7 @@ from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.champion import index_in
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import RANKS
+from sasrec_tasks.contents import RANKS, protocol
 from sasrec_tasks.measures import rank, summarise, unseen_items
 from sasrec_tasks.sasrec.metrics import Float64, Ranks, bootstrap, interval, per_user
 from sasrec_tasks.sasrec.scoring import Scorer, model_scorer
@@ -36,11 +36,6 @@ class Comparison:
     ci95: tuple[float, float]  # of the difference, paired bootstrap
     unknown_targets: int  # test items that the champion does not know: misses
     on_known: dict[str, float] = field(default_factory=dict)  # both models where both know the target
-
-
-def protocol(settings: Settings) -> str:
-    """The ranking that is served: with or without seen items."""
-    return "full" if settings.export.exclude_seen else "full_with_seen"
 
 
 def compare(store: RunStore, settings: Settings, champion: str) -> Comparison:

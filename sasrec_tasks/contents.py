@@ -74,6 +74,11 @@ def leave_last_two_out(events: Sequences, settings: Settings) -> LeaveLastTwoOut
     )
 
 
+def protocol(settings: Settings) -> str:
+    """The ranking that is served: with or without seen items."""
+    return "full" if settings.export.exclude_seen else "full_with_seen"
+
+
 def item_ids(store: RunStore) -> list[str]:
     """Ids of the items in order of index; the first has index 1."""
     return [str(item) for item in pq.read_table(store.folder("split") / ITEMS)["ITEM_ID"].to_pylist()]

@@ -16,9 +16,9 @@ from typing import Any
 from sasrec_tasks import change, drift, eligible, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.champion import earlier_publishes
-from sasrec_tasks.comparison import METRIC, Comparison, compare, protocol
+from sasrec_tasks.comparison import METRIC, Comparison, compare
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import METRICS, VERDICT
+from sasrec_tasks.contents import METRICS, VERDICT, protocol
 from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.rows import Rows
 from sasrec_tasks.rules import Rule, at_least, at_most, worst_first

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import duckdb
-
+from sasrec_tasks import scratch
 from sasrec_tasks.timestamps import TICKS, first_tick_at
 
 RECENT = timedelta(hours=48)
@@ -45,30 +43,26 @@ def measure(
     Returns:
         The profile, and the share of its items that are known, None without known_items.
     """
-    with tempfile.TemporaryDirectory(prefix="profile-") as scratch:
-        config = {
-            "memory_limit": "256MB",
-            "enable_external_file_cache": False,  # each column is read once
-            "temp_directory": scratch,
-            "preserve_insertion_order": False,
-            "autoinstall_known_extensions": False,
-        }
-        with duckdb.connect(f"{scratch}/profile.duckdb", config=config) as db:
-            (users,) = db.execute(USERS, {"snapshot": str(snapshot)}).fetchall()[0]
-            (hours,) = db.execute(
-                HOURS,
-                {
-                    "snapshot": str(snapshot),
-                    "first": first_tick_at(as_of - RECENT, unit),
-                    "last": first_tick_at(as_of, unit) - 1,
-                    "hour": 3600 * TICKS[unit],
-                },
-            ).fetchall()[0]
-            db.execute(CATALOGUE, {"snapshot": str(snapshot)})
-            (items,) = db.execute("SELECT count(*) FROM catalogue").fetchall()[0]
-            known = None
-            if known_items and items:
-                known = db.execute(KNOWN, {"items": str(known_items)}).fetchall()[0][0] / items
+    with scratch.database(
+        memory_limit="256MB",
+        preserve_insertion_order=False,
+        enable_external_file_cache=False,  # each column is read once
+    ) as db:
+        (users,) = db.execute(USERS, {"snapshot": str(snapshot)}).fetchall()[0]
+        (hours,) = db.execute(
+            HOURS,
+            {
+                "snapshot": str(snapshot),
+                "first": first_tick_at(as_of - RECENT, unit),
+                "last": first_tick_at(as_of, unit) - 1,
+                "hour": 3600 * TICKS[unit],
+            },
+        ).fetchall()[0]
+        db.execute(CATALOGUE, {"snapshot": str(snapshot)})
+        (items,) = db.execute("SELECT count(*) FROM catalogue").fetchall()[0]
+        known = None
+        if known_items and items:
+            known = db.execute(KNOWN, {"items": str(known_items)}).fetchall()[0][0] / items
     profile = {
         "rows": rows,
         "users": users,

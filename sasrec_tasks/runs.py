@@ -18,7 +18,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from sasrec_tasks.artifacts import Marker, RunStore
 from sasrec_tasks.config import GROUPS, Settings
-from sasrec_tasks.contents import METRICS, VERDICT
+from sasrec_tasks.contents import METRICS, VERDICT, protocol
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.naming import as_names
 from sasrec_tasks.tables import open_tables
@@ -116,7 +116,7 @@ def _row(store: RunStore, settings: Settings, task: str, ending: Ending, reason:
     markers = {name: found for name in GROUPS if (found := store.marker(name))}
     metrics = store.read_json("evaluate", METRICS) if "evaluate" in markers else {}
     verdict = store.read_json("gate", VERDICT) if "gate" in markers else {}
-    served = "full" if settings.export.exclude_seen else "full_with_seen"
+    served = protocol(settings)
     figures: Mapping[str, Any] = metrics.get(served, {})
     low, high = figures.get("ci95", {}).get("ndcg@10", (None, None))
     peaks = [marker.peak_rss_mb for marker in markers.values() if marker.peak_rss_mb]

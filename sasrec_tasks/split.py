@@ -8,17 +8,16 @@ from the order alone (`LeaveLastTwoOut`), so nothing is copied apart.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from os import SEEK_END
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import duckdb
 import numpy as np
 
-from sasrec_tasks import contents
+from sasrec_tasks import contents, scratch
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import ITEMS, REJECTED, ROWS_AT_ONCE, SNAPSHOT, USERS
@@ -84,21 +83,17 @@ def _split(store: RunStore, settings: Settings, folder: Path) -> Summary:
     spill = settings.split.spill_folder
     if spill and not Path(spill).is_dir():
         raise BadSettings(f"split.spill_folder={spill!r}: no such folder: make it, or leave it unset")
-    with tempfile.TemporaryDirectory(prefix="split-", dir=spill or folder) as scratch:
-        config: Any = {
-            "memory_limit": settings.split.memory_limit.replace(" ", ""),
-            "temp_directory": scratch,
-            "preserve_insertion_order": False,
-            "autoinstall_known_extensions": False,
-        }
-        try:
-            with duckdb.connect(f"{scratch}/split.duckdb", config=config) as db:
-                repeats = _write(db, store, settings, folder)
-        except duckdb.OutOfMemoryException as error:
-            said = str(error).partition("\n")[0]
-            raise BadSettings(
-                f"split.memory_limit={settings.split.memory_limit!r}: too little for this source, raise it ({said})"
-            ) from error
+    limit = settings.split.memory_limit
+    try:
+        with scratch.database(
+            spill or folder, memory_limit=limit.replace(" ", ""), preserve_insertion_order=False
+        ) as db:
+            repeats = _write(db, store, settings, folder)
+    except duckdb.OutOfMemoryException as error:
+        said = str(error).partition("\n")[0]
+        raise BadSettings(
+            f"split.memory_limit={limit!r}: too little for this source, raise it ({said})"
+        ) from error
     return _summary(folder, settings, repeats)
 
 

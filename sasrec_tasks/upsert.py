@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import pyarrow as pa
 
 from sasrec_tasks import connections
 from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.postgresql import split_table, transaction
 from sasrec_tasks.tables import Recommendations
 
 log = logging.getLogger(__name__)
@@ -102,25 +102,11 @@ def _changes(newest: Recommendations, since: int | None) -> pa.Table | None:
 def _table(to: str) -> Iterator[tuple[Any, str]]:
     """A cursor in a transaction, which is undone unless it was committed, and the table's name."""
     address = connections.resolve(to)
-    parts = urlsplit(address)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    name = query.pop("table", "")
+    uri, name = split_table(address)
     if not connections.is_postgres(address) or not NAME.fullmatch(name):
         raise BadSettings(
             f"{to.partition('@')[2] or to!r}: name a table of a PostgreSQL database in lower case: "
             "connection:ID?table=top_items"
         )
-    try:
-        from adbc_driver_manager import Error
-        from adbc_driver_postgresql import dbapi
-    except ImportError as error:
-        raise BadSettings("PostgreSQL's driver is missing: pip install 'sasrec-tasks[postgres]'") from error
-    uri = urlunsplit((*parts[:3], urlencode(query), ""))
-    try:
-        with dbapi.connect(uri) as connection, connection.cursor() as cursor:
-            try:
-                yield cursor, name
-            finally:
-                connection.rollback()
-    except Error as error:
-        raise OSError(f"{name}: {' '.join(str(error).split())}") from error
+    with transaction(uri, name) as cursor:
+        yield cursor, name

@@ -6,11 +6,13 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models here are too small to share out
 
+import itertools
 import logging
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,42 @@ def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     place.write(_chains())
     return place
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing that handles errors sees it."""
+
+
+@dataclass
+class Kill:
+    happened: bool = False
+
+
+@contextmanager
+def _killed_at(number: int) -> Iterator[Kill]:
+    kill, left = Kill(), itertools.count(number, -1)
+
+    def killing(remove: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any, **kwargs: Any) -> None:
+            if next(left) == 0:
+                raise Killed
+            remove(*args, **kwargs)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("remove", "unlink"):
+            patch.setattr(os, name, killing(getattr(os, name)))
+        try:
+            yield kill
+        except Killed:
+            kill.happened = True
+
+
+@pytest.fixture(scope="session")
+def killed_at() -> Callable[[int], AbstractContextManager[Kill]]:
+    """A context in which the removal of a file of this number, from 0, does not come to pass, and nothing after it."""
+    return _killed_at
 
 
 @pytest.fixture(autouse=True)

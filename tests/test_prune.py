@@ -162,33 +162,9 @@ def test_runs_in_an_object_store_are_removed_alike(tmp_path: Path) -> None:
     assert RunStore.of(store, "this").folder("ingest")
 
 
-class Killed(BaseException):
-    pass
-
-
-def killed(run: RunStore, number: int) -> bool:
-    """Remove a run's folder but for the removal of this number, from 0, and all after it; False if it was less."""
-    left = itertools.count(number, -1)
-
-    def killing(remove: Callable[..., None]) -> Callable[..., None]:
-        def call(*args: Any, **kwargs: Any) -> None:
-            if next(left) == 0:
-                raise Killed
-            remove(*args, **kwargs)
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("remove", "unlink"):
-            patch.setattr(os, name, killing(getattr(os, name)))
-        try:
-            run_folders.remove(run)
-        except Killed:
-            return True
-    return False
-
-
-def test_a_run_that_is_half_removed_has_finished_nothing_and_goes_the_next_time(tmp_path: Path) -> None:
+def test_a_run_that_is_half_removed_has_finished_nothing_and_goes_the_next_time(
+    tmp_path: Path, killed_at: Any
+) -> None:
     def begun(number: int) -> RunStore:
         run = RunStore.of(str(tmp_path / "runs"), f"run-{number}")
         run.freeze(from_names({"source": "x", "table": str(tmp_path / "table")}))
@@ -198,7 +174,10 @@ def test_a_run_that_is_half_removed_has_finished_nothing_and_goes_the_next_time(
 
     def kills() -> Iterator[RunStore]:
         for number in itertools.count():
-            if not killed(run := begun(number), number):
+            run = begun(number)
+            with killed_at(number) as kill:
+                run_folders.remove(run)
+            if not kill.happened:
                 return
             yield run
 

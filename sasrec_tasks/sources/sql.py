@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import pyarrow as pa
 
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.extras import needs
+from sasrec_tasks.postgresql import split_table
 from sasrec_tasks.sources.protocol import CutBy, Part
 
 TABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*")
@@ -94,14 +94,12 @@ def query_of_table(address: str, *, shown: str, setting: str) -> tuple[str, str]
     Raises:
         BadSettings: no table is named, or it has no plain name.
     """
-    parts = urlsplit(address)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    name = options.pop("table", "")
+    uri, name = split_table(address)
     if not TABLE.fullmatch(name):
         raise BadSettings(
             f"{setting}={shown!r}: {name!r} is no name of a table: end it with ?table=items or ?table=shop.items"
         )
-    return urlunsplit((*parts[:3], urlencode(options), "")), f"SELECT * FROM {name}"
+    return uri, f"SELECT * FROM {name}"
 
 
 def _with_moments(query: str, **moments: datetime) -> str:

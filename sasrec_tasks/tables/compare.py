@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import duckdb
-
+from sasrec_tasks import scratch
 from sasrec_tasks.tables.protocol import Tables
 
 COLUMNS = ("USER_ID", "RANK", "ITEM_ID", "ORIGIN")
@@ -17,12 +15,10 @@ COLUMNS = ("USER_ID", "RANK", "ITEM_ID", "ORIGIN")
 @contextmanager
 def versions(tables: Tables, **named: int | None) -> Iterator[Any]:
     """A DuckDB connection with a table of each name, which holds the rows of a version; none, of None."""
-    with tempfile.TemporaryDirectory(prefix="versions-") as folder:
-        config = {"autoinstall_known_extensions": False, "temp_directory": folder}
-        with duckdb.connect(f"{folder}/versions.duckdb", config=config) as db:
-            for name, version in named.items():
-                if version is not None:
-                    db.register("rows", tables.rows(version, COLUMNS))
-                    db.execute(f"CREATE TABLE {name} AS FROM rows")
-                    db.unregister("rows")
-            yield db
+    with scratch.database() as db:
+        for name, version in named.items():
+            if version is not None:
+                db.register("rows", tables.rows(version, COLUMNS))
+                db.execute(f"CREATE TABLE {name} AS FROM rows")
+                db.unregister("rows")
+        yield db

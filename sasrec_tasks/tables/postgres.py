@@ -16,7 +16,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import pyarrow as pa
 
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.extras import needs
+from sasrec_tasks.postgresql import split_table, transaction
 from sasrec_tasks.tables.protocol import (
     POPULAR,
     RECOMMENDATIONS,
@@ -60,15 +60,13 @@ class PostgresTables:
 
     def __init__(self, url: str, shown: str = "") -> None:
         self.url = shown or without_password(url)
-        parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        self.name = query.pop("table", "recommendations")
+        self.uri, name = split_table(url)
+        self.name = name or "recommendations"
         if not NAME.fullmatch(self.name):
             raise BadSettings(
                 f"table={self.url!r}: {self.name!r} is no name of a table: letters, digits and _, at most 30, "
                 "a schema before it if need be (?table=shop.recommendations)"
             )
-        self.uri = urlunsplit((*parts[:3], urlencode(query), ""))
 
     def published(self) -> Iterator[Published]:
         """What is published, newest first; see `Tables`."""
@@ -269,23 +267,8 @@ class PostgresTables:
         whole = "_".join(part for part in (name, kind, place) if part)
         return f'"{schema}"."{whole}"' if schema else f'"{whole}"'
 
-    @contextmanager
-    def _connection(self) -> Iterator[Any]:
-        """A cursor in a transaction, which is undone unless it was committed."""
-        try:
-            from adbc_driver_manager import Error
-            from adbc_driver_postgresql import dbapi
-        except ImportError as error:
-            raise BadSettings(f"table={self.url!r}: {needs('adbc_driver_postgresql')}") from error
-        try:
-            with dbapi.connect(self.uri) as connection, connection.cursor() as cursor:
-                try:
-                    yield cursor
-                finally:
-                    connection.rollback()
-        except Error as error:
-            said = " ".join(str(error).split())
-            raise OSError(f"{self.url}: {said}") from error
+    def _connection(self) -> AbstractContextManager[Any]:
+        return transaction(self.uri, self.url)
 
 
 def without_password(url: str) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -221,32 +219,9 @@ def test_whatever_is_done_what_is_kept_is_whole_and_what_is_served_stays(
 # What is killed half way
 
 
-class Killed(BaseException):
-    pass
-
-
-@contextmanager
-def killed_at(number: int) -> Iterator[None]:
-    """The removal of a file of this number, from 0, does not come to pass, and nothing after it."""
-    left = itertools.count(number, -1)
-
-    def killing(remove: Callable[..., None]) -> Callable[..., None]:
-        def call(*args: Any, **kwargs: Any) -> None:
-            if next(left) == 0:
-                raise Killed
-            remove(*args, **kwargs)
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("remove", "unlink"):
-            patch.setattr(os, name, killing(getattr(os, name)))
-        yield
-
-
 @pytest.fixture
 def killed_prunes(
-    tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch, killed_at: Any
 ) -> Callable[[str], Iterator[str]]:
     """Prefix → the same table, pruned and killed at each of its removals."""
     monkeypatch.setattr(delta_files, "ROWS", 1)  # two files each
@@ -258,12 +233,10 @@ def killed_prunes(
         for number in itertools.count():
             folder = tmp_path / str(number)
             shutil.copytree(whole, folder)
-            try:
-                with killed_at(number):
-                    open_tables(f"{prefix}{folder}/table").prune(TWO)
+            with killed_at(number) as kill:
+                open_tables(f"{prefix}{folder}/table").prune(TWO)
+            if not kill.happened:
                 return
-            except Killed:
-                pass
             yield f"{prefix}{folder}/table"
 
     return tables
