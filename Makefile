@@ -130,6 +130,7 @@ bench-scaling: setup ## How tasks grow with events, items and max_len, on made-u
 simulate: setup ## A fortnight of nights through the DAG, good and bad, with a consumer reading all the while
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/simulate.py
+
 bench-eligible: setup ## What narrowing an export costs (SOURCE=ml-1m.parquet)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/eligible.py --source "$(SOURCE)"

@@ -42,6 +42,13 @@ BAD: dict[str, Any] = {"train.epochs": 1, "train.learning_rate": 1e-9}
 """A model that knows nothing."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_places_from_outside() -> None:
+    """A test names its places itself: what the caller's shell, or make, exports is not its affair."""
+    for name in [name for name in os.environ if name.startswith("SASREC_")]:
+        del os.environ[name]
+
+
 def _chains(users: int = 100, items: int = 60, seed: int = 0, shortest: int = 3) -> pa.Table:
     """An item is mostly followed by one of two, which can be learned; some items are popular."""
     random = np.random.default_rng(seed)
