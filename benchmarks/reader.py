@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables import Recommendations
@@ -20,36 +22,51 @@ from sasrec_tasks.tables import Recommendations
 PAUSE = 0.2  # seconds
 
 
-def main(url: str, stop: Path) -> None:
-    """Read until told to stop."""
-    found: dict[str, Any] = {"reads": 0, "before_the_first": 0, "errors": [], "torn": [], "stale": []}
-    seen: list[tuple[int, str]] = []  # version, as_of
-    while not stop.exists():
+@dataclass
+class Watch:
+    """What a consumer met so far."""
+
+    reads: int = 0
+    before_the_first: int = 0
+    errors: list[str] = field(default_factory=list)
+    torn: list[int] = field(default_factory=list)
+    stale: list[tuple[int, str]] = field(default_factory=list)
+    versions: list[tuple[int, str]] = field(default_factory=list)
+
+    def read(self, url: str) -> None:
+        """Read the whole table once."""
         try:
             newest = Recommendations(url)
             rows = newest.to_pandas()
         except BadSettings:
-            if seen:
-                found["errors"].append("nothing is published any more")
-            found["before_the_first"] += 1
-            time.sleep(PAUSE)
-            continue
+            if self.versions:
+                self.errors.append("nothing is published any more")
+            self.before_the_first += 1
         except Exception as error:  # whatever it is, a consumer must not see it
-            found["errors"].append(repr(error))
-            time.sleep(PAUSE)
-            continue
-        found["reads"] += 1
+            self.errors.append(repr(error))
+        else:
+            self.saw(newest.version, newest.as_of.isoformat(), newest.run_id, rows)
+
+    def saw(self, version: int, as_of: str, run_id: str, rows: pd.DataFrame) -> None:
+        """Hold a read against what a table must be, and against the one before."""
+        self.reads += 1
         ranks = rows.groupby("USER_ID")["RANK"]
-        whole = (rows["RUN_ID"] == newest.run_id).all() and (ranks.max() == ranks.size()).all()
-        if not whole or not len(rows):
-            found["torn"].append(newest.version)
-        now = (newest.version, newest.as_of.isoformat())
-        if seen and now[0] < seen[-1][0]:
-            found["stale"].append(now)
-        if not seen or now != seen[-1]:
-            seen.append(now)
+        one_run = (rows["RUN_ID"] == run_id).all()
+        if not len(rows) or not one_run or not (ranks.max() == ranks.size()).all():
+            self.torn.append(version)
+        if self.versions and version < self.versions[-1][0]:
+            self.stale.append((version, as_of))
+        if (version, as_of) not in self.versions[-1:]:
+            self.versions.append((version, as_of))
+
+
+def main(url: str, stop: Path) -> None:
+    """Read until told to stop."""
+    watch = Watch()
+    while not stop.exists():
+        watch.read(url)
         time.sleep(PAUSE)
-    print(json.dumps({**found, "versions": seen}))
+    print(json.dumps(asdict(watch)))
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ BROKEN, WORSE_NIGHT, TWICE, ROLLED_BACK, BACKFILL = 4, 6, 8, 10, 12
 class Simulation:
     """An Airflow of its own, a source that grows, a table, and what happens to it."""
 
-    def __init__(self, work: Path, nights: int) -> None:
+    def __init__(self, work: Path, nights: int, users: int = 3000, events: int = 90_000) -> None:
         self.work, self.last = work, nights
-        self.source = Nights(work / "events")
+        self.source = Nights(work / "events", users=users, events=events)
         self.store, self.table = str(work / "runs"), str(work / "recommendations")
         self.events: list[dict[str, Any]] = []
         kept = {
@@ -142,7 +142,7 @@ class Simulation:
         same_rows(at_the_time, rows)
 
     def _break(self, file: Path) -> None:
-        """A file in which every tenth event has lost its user."""
+        """A producer gone wrong: the day's events forty times over, and every second one has lost its user."""
         frame = pd.concat([pd.read_parquet(file)] * 40, ignore_index=True)
         frame.loc[::2, "USER_ID"] = None
         frame.to_parquet(file, index=False)
@@ -212,6 +212,8 @@ def main() -> None:
     """Run the nights beside the reader, and write down what happened."""
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     arguments.add_argument("--nights", type=int, default=14)
+    arguments.add_argument("--users", type=int, default=3000)
+    arguments.add_argument("--events", type=int, default=90_000)
     arguments.add_argument("--work", type=Path, default=Path(".demo/simulate"))
     arguments.add_argument("--out", type=Path, default=RESULTS)
     options = arguments.parse_args()
@@ -219,7 +221,7 @@ def main() -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     started = time.monotonic()
-    simulation = Simulation(work, options.nights)
+    simulation = Simulation(work, options.nights, options.users, options.events)
     stop = work / "stop"
     reader = subprocess.Popen(
         [sys.executable, str(HERE / "reader.py"), simulation.table, str(stop)],
