@@ -37,11 +37,14 @@ def table_state(place: Any) -> tuple[int, pd.DataFrame]:
     return table.version(), rows
 
 
-def published_elsewhere(place: Any, ndcgs: list[float]) -> None:
-    """Publishes with these figures, oldest first, of runs that are not in the store."""
+def published_elsewhere(place: Any, ndcgs: list[float], low: float | None = None) -> None:
+    """Publishes with these figures, oldest first, of runs that are not in the store; `low` is their lower end."""
     moment = datetime(2025, 1, 1, tzinfo=UTC)
     for night, ndcg in enumerate(ndcgs):
         run_id, as_of = f"night-{night}", moment + timedelta(days=night)
+        figures: dict[str, Any] = {"ndcg@10": ndcg}
+        if low is not None:
+            figures["ci95"] = {"ndcg@10": [low, 1.0]}
         common = {"RANK": 1, "ITEM_ID": "item 1", "SCORE": 1.0, "RUN_ID": run_id, "AS_OF": as_of}
 
         def rows(common: dict[str, Any] = common) -> Iterator[pa.RecordBatch]:
@@ -52,7 +55,7 @@ def published_elsewhere(place: Any, ndcgs: list[float]) -> None:
             pa.Table.from_pylist([{**common, "ORIGIN": "popular"}], POPULAR),
             run_id=run_id,
             as_of=as_of,
-            metadata={"metrics": {"full": {"ndcg@10": ndcg}}},
+            metadata={"metrics": {"full": figures}},
         )
 
 
@@ -164,13 +167,31 @@ def test_the_best_of_the_last_14_publishes_holds_against_a_slow_decline(
     place: Any, nights: int, passes: bool
 ) -> None:
     published_elsewhere(place, [0.99] + [0.01] * nights)
-    refused = pytest.raises(GateRefused, match="the best of the last 14 publishes")
+    refused = pytest.raises(GateRefused, match="beside the last 14 publishes")
     with nullcontext() if passes else refused:
         place.run("run", FEW, upto="gate")
     store = RunStore(f"{place.store}/run")
     assert rule(store, "recent")["outcome"] == ("passed" if passes else "refused")
     assert rule(store, "recent")["limit"] == pytest.approx(0.96 * (0.01 if passes else 0.99))
     assert verdict_of(store)["publish"] is passes
+
+
+@pytest.mark.parametrize(("low", "passes"), [(0.01, True), (0.99, False)])
+def test_a_lucky_night_holds_up_nobody(place: Any, low: float, passes: bool) -> None:
+    published_elsewhere(place, [0.99], low)
+    with nullcontext() if passes else pytest.raises(GateRefused, match="lower end"):
+        place.run("run", FEW, upto="gate")
+
+
+def test_the_same_night_again_has_the_same_verdict(place: Any) -> None:
+    first, again = (rule(place.run(name, upto="gate"), "popularity") for name in ("first", "again"))
+    assert first == again
+    run_task("export", f"{place.store}/first")
+    figure = rule(place.run("third", upto="gate"), "recent")["figure"]
+    low, high = RunStore(f"{place.store}/third").read_json("evaluate", "metrics.json")["full"]["ci95"][
+        "ndcg@10"
+    ]
+    assert figure == high > low
 
 
 def test_a_forced_publish_is_recorded(place: Any, bad: dict[str, Any]) -> None:
