@@ -29,6 +29,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parent))
 from nights import Nights
 from quality import HERE, RESULTS, machine
+from session import session
 
 from sasrec_tasks import runs
 from sasrec_tasks.artifacts import RunStore
@@ -166,45 +167,54 @@ def same_rows(one: pd.DataFrame, other: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(left, right, check_dtype=False)
 
 
-MARKS = {"published": ("o", "C0"), "superseded": ("D", "C2"), "refused": ("X", "C3"), "failed": ("s", "C3")}
+MARKS = {  # marker, colour
+    "published": ("o", "C0"),
+    "superseded": ("D", "C2"),
+    "refused": ("X", "C3"),
+    "failed": ("s", "C3"),
+    "rolled back": ("<", "C1"),
+}
 
 
 def draw(report: Mapping[str, Any], file: Path) -> None:
-    """NDCG@10 over the nights, what became of each, and how the data grew."""
-    nights = [each for each in report["events"] if each["ending"] in MARKS]
+    """One after another what happened: NDCG@10, what is served, and how the data grew."""
+    events = list(enumerate(report["events"]))
+    runs_ = [(at, each) for at, each in events if each["ending"] != "rolled back"]
+    measured = [(at, each) for at, each in runs_ if each["ndcg@10"] is not None]
+    grown = [(at, each) for at, each in measured if each["ending"] == "published"]
     with mpl.rc_context({"svg.hashsalt": "", "font.size": 9}):
-        figure, (above, below) = plt.subplots(
-            2, 1, figsize=(8, 5), sharex=True, height_ratios=[3, 1], layout="constrained"
+        figure, (above, served, below) = plt.subplots(
+            3, 1, figsize=(8, 6.5), sharex=True, height_ratios=[3, 2, 1.5], layout="constrained"
         )
-        good = [each for each in nights if each["ending"] == "published"]
-        at = [each["night"] for each in good]
-        above.fill_between(at, *zip(*(each["interval"] for each in good), strict=True), alpha=0.2, lw=0)
-        above.plot(at, [each["ndcg@10"] for each in good], color="C0", lw=1)
-        above.plot(at, [each["popularity"] for each in good], color="0.6", ls=":", label="popularity")
+        places, found = zip(*grown, strict=True)
+        above.fill_between(places, *zip(*(each["interval"] for each in found), strict=True), alpha=0.2, lw=0)
+        above.plot(places, [each["ndcg@10"] for each in found], color="C0", lw=1)
+        above.plot(places, [each["popularity"] for each in found], color="0.6", ls=":", label="popularity")
         for ending, (marker, colour) in MARKS.items():
-            chosen = [each for each in nights if each["ending"] == ending]
-            heights = [each["ndcg@10"] or 0 for each in chosen]
-            above.scatter(
-                [each["night"] for each in chosen], heights, marker=marker, c=colour, label=ending, zorder=3
-            )
-        for each in report["events"]:
-            if each["what"]:
-                height = each.get("ndcg@10") or above.get_ylim()[1] * 0.5
-                above.annotate(
-                    each["what"],
-                    (each["night"], height),
-                    textcoords="offset points",
-                    xytext=(5, 6),
-                    rotation=30,
-                )
+            chosen = [(at, each["ndcg@10"]) for at, each in measured if each["ending"] == ending]
+            if chosen:
+                above.scatter(*zip(*chosen, strict=True), marker=marker, c=colour, label=ending, zorder=3)
         above.set_ylabel("NDCG@10, full ranking")
         above.set_ylim(bottom=0)
-        above.legend(loc="lower right", frameon=False, ncols=3)
+        above.legend(loc="center right", frameon=False)
+        version, versions = -1, []
+        for _, each in events:
+            version = each["version"] if each["version"] is not None else version
+            versions.append(version)
+        served.step(range(len(versions)), versions, where="mid", color="0.6", lw=1)
+        for ending, (marker, colour) in MARKS.items():
+            chosen = [(at, versions[at]) for at, each in events if each["ending"] == ending]
+            if chosen:
+                served.scatter(*zip(*chosen, strict=True), marker=marker, c=colour, label=ending, zorder=3)
+        served.set_ylabel("version served")
+        served.legend(loc="upper left", frameon=False, ncols=2)
         for name in ("users", "items"):
-            below.plot(at, [each[name] for each in good], label=name)
-        below.set_xlabel("night")
-        below.legend(frameon=False, ncols=2)
-        figure.savefig(file, metadata={"Date": None})
+            below.plot(places, [each[name] for each in found], label=name)
+        below.set_ylim(bottom=0)
+        below.legend(frameon=False, loc="lower right", ncols=2)
+        labels = [f"night {each['night']}{', ' if each['what'] else ''}{each['what']}" for _, each in events]
+        below.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
+        figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
         plt.close(figure)
 
 
@@ -248,9 +258,11 @@ def main() -> None:
         "rows": len(Recommendations(simulation.table).to_pandas()),
         "reader": {**read, "versions": len(read["versions"])},
         "events": simulation.events,
+        "session": session(work),
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "simulate.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    written = json.dumps(report, indent=2, ensure_ascii=False).replace(f"{work}/", "")
+    (options.out / "simulate.json").write_text(written + "\n", encoding="utf-8")
     draw(report, options.out / "simulate.svg")
     print(json.dumps({name: report[name] for name in ("seconds", "published", "rows", "reader")}))
     if read["errors"] or read["torn"] or read["stale"]:

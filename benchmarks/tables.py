@@ -176,7 +176,7 @@ def gpu(folder: Path = RESULTS) -> str:
 
 def _rows(file: Path) -> list[dict[str, Any]]:
     """What a benchmark has measured so far."""
-    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    rows: list[dict[str, Any]] = _report(file).get("rows", [])
     return rows
 
 
@@ -190,7 +190,7 @@ def growth(folder: Path = RESULTS) -> str:
     file = folder / "scaling.json"
     head = ["task", "events", "seconds", "events an hour", "peak MB", "slope over events"]
     rows = []
-    points = json.loads(file.read_text(encoding="utf-8"))["axes"].get("events", []) if file.exists() else []
+    points = _report(file).get("axes", {}).get("events", [])
     for task in dict.fromkeys(name for point in points for name in point["tasks"]):
         known = [
             (point["size"]["events"], point["tasks"][task]) for point in points if task in point["tasks"]
@@ -245,3 +245,36 @@ def _figures(metrics: Report) -> list[str]:
 def _figure(figures: Report, metric: str) -> str:
     low, high = figures["ci95"][metric]
     return f"{figures[metric]:.4f} ({low:.3f}–{high:.3f})"
+
+
+def _report(file: Path) -> Report:
+    """A report; empty if it has not been made."""
+    found: Report = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found
+
+
+def session(folder: Path = RESULTS) -> str:
+    """What was typed at the simulation's table, and what it answered."""
+    blocks = []
+    for each in _report(folder / "simulate.json").get("session", []):
+        prompt = "$ " if each["kind"] == "shell" else ""
+        language = "python" if each["kind"] == "python" else "console"
+        if language == "python":
+            blocks.append(f"```python\n{each['typed']}\n```\n\n```\n{each['answer']}\n```")
+        else:
+            blocks.append(f"```{language}\n{prompt}{each['typed']}\n{each['answer']}\n```")
+    return "\n\n".join(blocks)
+
+
+def nights(folder: Path = RESULTS) -> str:
+    """What the simulation's nights came to, in a sentence."""
+    report = _report(folder / "simulate.json")
+    if not report:
+        return ""
+    reader = report["reader"]
+    return (
+        f"{report['nights']} nights in {report['seconds'] / 60:.0f} minutes ({report['date']}, "
+        f"{report['machine']}): {report['published']} publishes, {len(report['refused'])} refusals; "
+        f"the consumer read the table {reader['reads']:,} times and saw {reader['versions']} versions, "
+        f"{len(reader['errors'])} errors, {len(reader['torn'])} half tables, {len(reader['stale'])} stale ones."
+    )

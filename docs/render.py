@@ -1,6 +1,6 @@
 """Writes what the documents show of the code and of results: the DAG, settings, tables of figures.
 
-python docs/render.py            writes them into README.md, docs/quality.md and docs/speed.md
+python docs/render.py            writes them into README.md and the documents
 python docs/render.py --check    only says whether they are up to date
 """
 
@@ -18,7 +18,12 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import tables  # noqa: E402
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "quality.md", ROOT / "docs" / "speed.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "docs" / "quality.md",
+    ROOT / "docs" / "speed.md",
+    ROOT / "docs" / "table.md",
+]
 
 
 def main() -> int:
@@ -44,6 +49,8 @@ def rendered(document: str) -> str:
         "speed": tables.speed,
         "growth": tables.growth,
         "gpu": tables.gpu,
+        "nights": tables.nights,
+        "session": tables.session,
     }
     for name, content in parts.items():
         before, found, rest = document.partition(f"<!-- {name}: ")

@@ -23,6 +23,13 @@ def test_two_nights_beside_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert report["reader"]["errors"] == report["reader"]["torn"] == report["reader"]["stale"] == []
     first, second = report["events"]
     assert second["events"] > first["events"]
+    answers = [each["answer"] for each in report["session"]]
+    for answer, expected in zip(
+        answers,
+        ("user-000", "new", "fresh: version 1", "(exit status 4)", "published", "version 2"),
+        strict=True,
+    ):
+        assert expected in answer
     assert "<svg" in (tmp_path / "simulate.svg").read_text()
 
 

@@ -151,3 +151,15 @@ def test_growth_is_told_at_the_largest_size(tmp_path: Path) -> None:
 
 def test_without_results_tables_are_empty(tmp_path: Path) -> None:
     assert {len(of(tmp_path).splitlines()) for of in (tables.speed, tables.growth, tables.gpu)} == {2}
+
+
+def test_a_session_is_shown_as_it_was_typed(tmp_path: Path) -> None:
+    typed = [
+        {"kind": "python", "typed": "print(1)", "answer": "1"},
+        {"kind": "shell", "typed": "true", "answer": "yes"},
+    ]
+    assert tables.session(tmp_path) == tables.nights(tmp_path) == ""  # nothing measured yet
+    (tmp_path / "simulate.json").write_text(json.dumps({"session": typed}))
+    shown = tables.session(tmp_path)
+    assert "```python\nprint(1)\n```\n\n```\n1\n```" in shown
+    assert "```console\n$ true\nyes\n```" in shown
