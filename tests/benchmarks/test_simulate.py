@@ -26,7 +26,7 @@ def test_two_nights_beside_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     answers = [each["answer"] for each in report["session"]]
     for answer, expected in zip(
         answers,
-        ("user-000", "new", "fresh: version 1", "(exit status 4)", "published", "version 2"),
+        ("item-", "new", "fresh: version 1", "(exit status 4)", "published", "version 2"),
         strict=True,
     ):
         assert expected in answer
