@@ -32,6 +32,7 @@ SECTIONS = {
     "train": "training",
     "evaluate": "evaluation",
     "gate": "publishing",
+    "refit": "publishing",
     "export": "publishing",
     "prune": "publishing",
 }
