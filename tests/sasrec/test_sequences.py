@@ -116,6 +116,10 @@ def test_split_equals_an_event_by_event_reference(
     assert lists(split.train) == expected["train"]
     assert lists(split.whole) == expected["whole"]
     assert len(split.whole) == len(events)
+    assert lists(split.unsplit) == [
+        row for row in expected["whole"] if len(row) >= min_user_events
+    ]  # the users of train
+    assert len(split.unsplit) == len(split.train)
     assert listed(split.validation) == expected["validation"]
     assert listed(split.test) == expected["test"]
 
