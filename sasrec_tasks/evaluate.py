@@ -58,7 +58,7 @@ def run(store: RunStore, settings: Settings) -> Summary:
         reads=["split", "train"],
         settings=settings.evaluate.model_dump(mode="json")
         | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"})
-        | contents.refit_note(settings),
+        | ({"refit": True} if settings.refit.enabled else {}),  # the card says so
     )
 
 

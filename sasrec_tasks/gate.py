@@ -50,7 +50,7 @@ def run(store: RunStore, settings: Settings) -> Summary:
             "champion": earlier[0].run_id if earlier else None,
             "protocol": protocol(settings),
         }
-        | refit_note(settings),
+        | ({"refit": True} if settings.refit.enabled else {}),
     )
     if not summary["publish"]:
         raise GateRefused(
