@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from quality import HERE, RESULTS, data, machine, show_progress, split_events
 
-from sasrec_tasks import train
+from sasrec_tasks import fitting, train
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import Interactions
 from sasrec_tasks.measures import rank, unseen_items
@@ -130,11 +130,11 @@ def main() -> None:
 
 def measured(interactions: Interactions, settings: Settings) -> dict[str, float]:
     """Train once: validation NDCG@10 of the best epoch, and the test figures of its weights."""
-    model = train.new_model(interactions.num_items, settings)
+    model = fitting.new_model(interactions.num_items, settings)
     split = interactions.split
     validation = train.some_users(split.validation, settings)
     result = fit(
-        model, split.train, train.fit_config(interactions.num_items, settings), validation=validation
+        model, split.train, fitting.fit_config(interactions.num_items, settings), validation=validation
     )
     ranks = rank(model_scorer(model, split.test.history), split.test, unseen_items(interactions, settings))
     figures = {

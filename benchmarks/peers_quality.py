@@ -40,7 +40,7 @@ import handover
 import process
 from quality import HERE, RESULTS, data, machine, show_progress, split_events
 
-from sasrec_tasks import train
+from sasrec_tasks import fitting
 from sasrec_tasks.api import SASRecClassifierEstimator
 from sasrec_tasks.config import Settings, Train
 from sasrec_tasks.measures import popularity, rank, summarise, unseen_items
@@ -203,11 +203,11 @@ class Bench:
 
     def _ours(self, name: str, protocol: str, settings: Settings) -> dict[str, Any]:
         split = self.interactions.split
-        model = train.new_model(self.interactions.num_items, settings)
+        model = fitting.new_model(self.interactions.num_items, settings)
         result = fit(
             model,
             self._labelled(split.train if protocol == "honest" else split.whole),
-            replace(train.fit_config(self.interactions.num_items, settings), implicit=not self.is_labelled),
+            replace(fitting.fit_config(self.interactions.num_items, settings), implicit=not self.is_labelled),
             validation=split.validation if settings.train.early_stopping_patience else None,
         )
         seconds = sum(epoch.seconds for epoch in result.history)

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from quality import RESULTS, machine, show_progress, split_events
 from speed_bench import OURS_BCE
 
-from sasrec_tasks import train
+from sasrec_tasks import fitting
 from sasrec_tasks.naming import from_names
 from sasrec_tasks.sasrec.fit import build
 from sasrec_tasks.sasrec.model_config import SASRecConfig
@@ -86,8 +86,8 @@ def epoch_of(source: str, work: str) -> Callable[[], object]:
     places = {"source": source, "store": f"{work}/runs", "table": f"{work}/table"}
     settings = from_names({**places, **OURS_BCE})
     _, interactions = split_events(settings, Path(source).stem)
-    model = train.new_model(interactions.num_items, settings)
-    trainer = Trainer(model, interactions.split.train, train.fit_config(interactions.num_items, settings))
+    model = fitting.new_model(interactions.num_items, settings)
+    trainer = Trainer(model, interactions.split.train, fitting.fit_config(interactions.num_items, settings))
     trainer.epoch(1, math.inf, lambda _: None)
     return lambda: trainer.epoch(2, math.inf, lambda _: None)
 

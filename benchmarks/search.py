@@ -23,7 +23,7 @@ import optuna
 sys.path.insert(0, str(Path(__file__).parent))
 from quality import HERE, RESULTS, data, machine, show_progress, split_events
 
-from sasrec_tasks import train
+from sasrec_tasks import fitting, train
 from sasrec_tasks.naming import from_names, parse_assignments, read_yaml
 from sasrec_tasks.sasrec.checkpoint import Epoch
 from sasrec_tasks.sasrec.fit import fit
@@ -68,11 +68,11 @@ def main() -> None:
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        model = train.new_model(interactions.num_items, settings)
+        model = fitting.new_model(interactions.num_items, settings)
         fit(
             model,
             interactions.split.train,
-            train.fit_config(interactions.num_items, settings),
+            fitting.fit_config(interactions.num_items, settings),
             validation=train.some_users(interactions.split.validation, settings),
             on_epoch=on_epoch,
         )

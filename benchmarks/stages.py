@@ -92,7 +92,7 @@ def train_until(
 
 
 def _training(run: str, settings: Result) -> tuple[Any, Settings, Any, Any]:
-    from sasrec_tasks import contents, train
+    from sasrec_tasks import contents, fitting
 
     store = RunStore(run)
     others = {
@@ -101,9 +101,9 @@ def _training(run: str, settings: Result) -> tuple[Any, Settings, Any, Any]:
     chosen = from_names({**others, **settings})  # what is not named has its default, not that of the run
     interactions = contents.interactions(store, chosen)
     config = replace(
-        train.fit_config(interactions.num_items, chosen), early_stopping_patience=None, max_minutes=None
+        fitting.fit_config(interactions.num_items, chosen), early_stopping_patience=None, max_minutes=None
     )
-    return interactions, chosen, config, train.new_model(interactions.num_items, chosen)
+    return interactions, chosen, config, fitting.new_model(interactions.num_items, chosen)
 
 
 def _validation(model: Any, interactions: Any, settings: Settings) -> dict[str, float]:

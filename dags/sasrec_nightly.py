@@ -12,6 +12,7 @@ It runs every night at 02:00 UTC; trigger it by hand to change a setting for one
 | `evaluate` | measures it, and popularity, on the test items |
 | `gate` | refuses a model that is worse than popularity or the published one, or would change too much |
 | `approve` | asks a person, where the verdict of `gate` does; otherwise skipped |
+| `refit` | where `refit.enabled` is set, trains the gated model on all events, held-out ones too; otherwise skipped |
 | `export` | publishes every user's top k as one version of the table |
 | `prune` | removes versions and runs' folders that are old and not needed any more |
 
@@ -94,7 +95,7 @@ say which rule. To publish nevertheless, trigger a run with `gate.force_publish`
 **Re-running** decides anew only if something has changed.
 """,
     "ask": """
-Goes to `approve` if the verdict of `gate` asks a person (settings `gate.ask_…`), else to `export`.
+Goes to `approve` if the verdict of `gate` asks a person (settings `gate.ask_…`), else to `refit`.
 
 **Re-running** goes the same way.
 """,
@@ -105,6 +106,15 @@ when, is kept in the run's folder.
 Without an answer within 20 hours the table is left as it is.
 
 **Re-running** asks again.
+""",
+    "refit": """
+Skipped unless `refit.enabled` is set. Then trains the gated model further on all events, those included that were held
+out to measure it, for as many epochs as its best one, at most `train.max_minutes`. The table is made with what comes
+out; metrics, warm starts and the next night's comparison stay with the gated weights.
+
+**If it fails:** nothing was published; the last good table is served. To publish with the gated weights, trigger a run
+without `refit.enabled`.
+**Re-running** after a kill resumes at the next epoch and ends with the same weights.
 """,
     "export": """
 Publishes every user's top k as one version of the table, and tells the consumers.
@@ -195,7 +205,7 @@ def ingest() -> dict[str, Any]:
 @task.branch(doc_md=HELP["ask"], execution_timeout=timedelta(minutes=5))
 def ask(before: dict[str, Any]) -> str:
     """Where a person must decide, to them."""
-    return "approve" if before["asks"] else "export"
+    return "approve" if before["asks"] else "refit"
 
 
 def approve() -> HITLOperator:
@@ -212,10 +222,24 @@ def approve() -> HITLOperator:
 
 
 @task(
+    doc_md=HELP["refit"],
+    execution_timeout=timedelta(hours=6),
+    trigger_rule="none_failed_min_one_success",  # `approve` may be skipped
+)
+def refit(before: dict[str, Any]) -> dict[str, Any]:
+    """Train on what was held out, too, if a person has not said no."""
+    record_answer(before["run"])
+    summary = run_task("refit", before["run"])
+    if not summary["refitted"]:
+        raise AirflowSkipException("refit.enabled is off: the table is made with the gated weights")
+    return {"run": before["run"], **summary}
+
+
+@task(
     doc_md=HELP["export"],
     execution_timeout=timedelta(hours=2),
     outlets=[RECOMMENDATIONS],
-    trigger_rule="none_failed_min_one_success",  # `approve` may be skipped
+    trigger_rule="none_failed_min_one_success",  # `refit` may be skipped
 )
 def export(before: dict[str, Any]) -> dict[str, Any]:
     """Publish, and tell those who wait for the table."""
@@ -265,10 +289,9 @@ def sasrec_nightly() -> None:
     done = step("train", minutes=360)(done)
     done = step("evaluate", minutes=120)(done)
     done = step("gate", minutes=60)(done)
-    published = export(done)
-    asked = ask(done)
-    asked >> approve() >> published
-    asked >> published
+    asked, refitted, published = ask(done), refit(done), export(done)
+    asked >> approve() >> refitted
+    asked >> refitted >> published
     published >> prune().as_teardown()  # a failure of it is seen, and fails no night
 
 

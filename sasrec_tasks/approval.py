@@ -49,6 +49,9 @@ def answer(store: RunStore, *, approved: bool, by: str) -> dict[str, Any]:
         "model": verdict["model"],
         "asks": verdict["asks"],
     }
+    before = _given(store)
+    if before and {**before, "at": given["at"]} == given:  # told a second time, by the next task
+        return before
     replace(store.fs, f"{store.root}/{APPROVAL}", (json.dumps(given, indent=2) + "\n").encode())
     log.info("approval: %s by %s: %s", "given" if approved else "refused", by, "; ".join(verdict["asks"]))
     return given
@@ -64,10 +67,11 @@ def require(store: RunStore, verdict: dict[str, Any]) -> None:
         return
     given = _given(store)
     reasons = "; ".join(verdict["asks"])
+    then = "refit and export" if "refit" in verdict else "export"
     if given is None or (given["model"], given["asks"]) != (verdict["model"], verdict["asks"]):
         raise GateRefused(
             f"the table is left as it is until a person approves: {reasons}. "
-            f"`sasrec-tasks approve --run-id {store.run_id}`, then export again"
+            f"`sasrec-tasks approve --run-id {store.run_id}`, then {then} again"
         )
     if not given["approved"]:
         raise GateRefused(f"the table is left as it is: {given['by']} did not approve: {reasons}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -14,12 +15,14 @@ from sasrec_tasks.tables.protocol import RECOMMENDATIONS
 
 SERVED = "CREATE TABLE served AS SELECT USER_ID FROM rows WHERE RANK = 1"
 
+TONIGHT = "CREATE TABLE tonight AS FROM rows"
+
 LOST = (
     "SELECT count(*), count(*) FILTER (tonight.USER_ID IS NULL) FROM served LEFT JOIN tonight USING (USER_ID)"
 )
 
 CHOSEN = """
-SELECT USER_ID FROM served SEMI JOIN tonight USING (USER_ID)
+SELECT USER_ID FROM $candidates
 ORDER BY hash(concat(USER_ID, ' ', $random_state)), USER_ID LIMIT $users
 """
 
@@ -40,15 +43,25 @@ FROM lengths LEFT JOIN stayed USING (USER_ID)
 """
 
 
+Lists = Callable[[list[str]], Iterable[pa.RecordBatch]]
+"""Users → their rows, with the columns of the table."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class ListsCompared:
+    """Users' lists beside other ones of theirs."""
+
+    users_compared: int
+    overlap: float | None  # mean share of a user's items that stay; None: nobody to compare
+    lists_changed: float | None  # share of users who keep none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change(ListsCompared):
     """Tonight's rows beside those of a published version."""
 
     users_before: int
     users_lost: float  # share of them
-    users_compared: int
-    overlap: float | None  # mean share of a user's items that stay; None: nobody to compare
-    lists_changed: float | None  # share of users who keep none
 
 
 def measure(
@@ -56,7 +69,7 @@ def measure(
     published: Published,
     *,
     tonight: Iterable[pa.RecordBatch],
-    lists: Callable[[list[str]], Iterable[pa.RecordBatch]],
+    lists: Lists,
     users: int,
     random_state: int,
 ) -> Change:
@@ -64,29 +77,54 @@ def measure(
 
     Args:
         tonight: USER_ID of all who would have rows.
-        lists: users → their rows, with the columns of the table.
+        lists: tonight's.
         users: at most so many, drawn at random from those who have rows in both, have their lists compared.
         random_state: seed of the draw.
     """
-    schema = pa.schema([("USER_ID", pa.string())])
     with scratch.database(memory_limit="512MB") as db:
         _create(db, SERVED, tables.rows(published.version, ("USER_ID", "RANK")))
-        _create(db, "CREATE TABLE tonight AS FROM rows", pa.RecordBatchReader.from_batches(schema, tonight))
+        _create(db, TONIGHT, _user_ids(tonight))
         before, lost = db.execute(LOST).fetchall()[0]
-        drawn = db.execute(CHOSEN, {"random_state": random_state, "users": users}).fetchall()
-        chosen = [user for (user,) in drawn]
-        old = tables.for_users(chosen, published.version).select(["USER_ID", "RANK", "ITEM_ID"])
-        _create(db, "CREATE TABLE old AS FROM rows", old)
-        new = pa.Table.from_batches(lists(chosen), RECOMMENDATIONS).select(old.schema.names)
-        _create(db, "CREATE TABLE new AS FROM rows", new)
-        compared, overlap, changed = db.execute(LISTS).fetchall()[0]
+        chosen = _drawn(db, "served SEMI JOIN tonight USING (USER_ID)", users, random_state)
+        old = tables.for_users(chosen, published.version)
+        compared = _compared(db, old, pa.Table.from_batches(lists(chosen), RECOMMENDATIONS))
     return Change(
-        users_before=before,
-        users_lost=lost / before if before else 0.0,
-        users_compared=compared,
-        overlap=overlap,
-        lists_changed=changed,
+        users_before=before, users_lost=lost / before if before else 0.0, **dataclasses.asdict(compared)
     )
+
+
+def compare(
+    old: Lists, new: Lists, *, tonight: Iterable[pa.RecordBatch], users: int, random_state: int
+) -> ListsCompared:
+    """Hold two models' lists of the same users against each other, in bounded memory.
+
+    Args:
+        tonight: USER_ID of all who would have rows.
+        users: at most so many of them, drawn at random, have their lists compared.
+        random_state: seed of the draw.
+    """
+    with scratch.database(memory_limit="512MB") as db:
+        _create(db, TONIGHT, _user_ids(tonight))
+        chosen = _drawn(db, "tonight", users, random_state)
+        return _compared(db, *(pa.Table.from_batches(lists(chosen), RECOMMENDATIONS) for lists in (old, new)))
+
+
+def _user_ids(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
+    return pa.RecordBatchReader.from_batches(pa.schema([("USER_ID", pa.string())]), batches)
+
+
+def _drawn(db: duckdb.DuckDBPyConnection, candidates: str, users: int, random_state: int) -> list[str]:
+    """USER_ID of at most so many users of a relation."""
+    query = CHOSEN.replace("$candidates", candidates)
+    drawn = db.execute(query, {"random_state": random_state, "users": users}).fetchall()
+    return [user for (user,) in drawn]
+
+
+def _compared(db: duckdb.DuckDBPyConnection, old: pa.Table, new: pa.Table) -> ListsCompared:
+    for name, rows in (("old", old), ("new", new)):
+        _create(db, f"CREATE TABLE {name} AS FROM rows", rows.select(["USER_ID", "RANK", "ITEM_ID"]))
+    compared, overlap, changed = db.execute(LISTS).fetchall()[0]
+    return ListsCompared(users_compared=compared, overlap=overlap, lists_changed=changed)
 
 
 def _create(db: duckdb.DuckDBPyConnection, statement: str, rows: pa.Table | pa.RecordBatchReader) -> None:

@@ -68,7 +68,7 @@ def run(
     as_of: AsOf = "",
     as_json: AsJson = False,
 ) -> None:
-    """Run all seven tasks, from the source to the published table, then prune."""
+    """Run all tasks, from the source to the published table, then prune."""
     from sasrec_tasks import pipeline
 
     settings = _settings(config, set_, run_id, source=source, store=store, table=table, as_of=as_of)
@@ -128,7 +128,7 @@ def ingest(
     typer.echo(json.dumps({"run_id": started.run_id, **summary}, indent=None if as_json else 2))
 
 
-for _task in ("validate", "split", "train", "evaluate", "gate", "export"):
+for _task in ("validate", "split", "train", "evaluate", "gate", "refit", "export"):
     _task_command(_task)
 
 

@@ -316,6 +316,17 @@ class Gate(Group):
     """Publish whatever the verdict, and ask nobody; recorded in it."""
 
 
+class Refit(Group):
+    """Whether what is published is trained on the held-out items, too, once the gate has let the model pass."""
+
+    enabled: bool = Field(default=False, title="Refit")
+    """Train the gated model further on all events, the held-out ones included, and publish from that. Metrics and
+    verdict stay those of the gated weights, which are kept for warm starts and the next comparison."""
+
+    epochs: int | None = Field(default=None, ge=1, le=100_000, title="Epochs of refitting")
+    """Passes over all events, within another `train.max_minutes`. None: as many as the best epoch of `train`."""
+
+
 NARROWING_TABLES = ("eligible_items", "excluded_pairs")
 """Settings of `export` that name a table, whose contract is the file of that name in `schemas/`."""
 
@@ -392,6 +403,7 @@ class Settings(Group):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
+    refit: Refit = Refit()
     export: Export = Export()
     prune: Prune = Prune()
 

@@ -28,6 +28,11 @@ VERDICT = "verdict.json"
 EXPORT = "export.json"
 OWN_ROWS = "recommendations.parquet"
 
+REFIT_NOTE = (
+    "The table is made by weights that were refitted from the gated ones on all events, the held-out ones included. "
+    "All metrics are those of the gated weights."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Interactions:
@@ -77,6 +82,11 @@ def leave_last_two_out(events: Sequences, settings: Settings) -> LeaveLastTwoOut
 def protocol(settings: Settings) -> str:
     """The ranking that is served: with or without seen items."""
     return "full" if settings.export.exclude_seen else "full_with_seen"
+
+
+def refit_note(settings: Settings) -> dict[str, str]:
+    """What figures must say of themselves where the table is made by other weights than they are of."""
+    return {"refit": REFIT_NOTE} if settings.refit.enabled else {}
 
 
 def item_ids(store: RunStore) -> list[str]:

@@ -57,7 +57,8 @@ def run(store: RunStore, settings: Settings) -> Summary:
         lambda folder: _evaluate(store, settings, folder),
         reads=["split", "train"],
         settings=settings.evaluate.model_dump(mode="json")
-        | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"}),
+        | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"})
+        | ({"refit": True} if settings.refit.enabled else {}),  # the card says so
     )
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sasrec_tasks import approval, contents, contract, eligible, trained
+from sasrec_tasks import change, contents, contract, eligible, trained, verdict
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import EXPORT, METRICS, OWN_ROWS, VERDICT
-from sasrec_tasks.errors import BadSettings, GateRefused
+from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.progress import bar
 from sasrec_tasks.rows import Rows
@@ -37,16 +39,21 @@ def run(store: RunStore, settings: Settings) -> Summary:
 
     Returns:
         table, version, previous_version, published, as_of, rows, users, users_by_origin, users_inactive,
-        narrowed_by, metrics.
+        narrowed_by, metrics; of a refitted model also refit: its model (SHA-256), and how far its lists are
+        those of the gated one.
 
     Raises:
         GateRefused: the verdict does not allow it, or asks for an approval that nobody has given.
-        BadSettings: no verdict on these weights, or the run is published with other rows.
+        BadSettings: no verdict on these weights, `refit` has not gone on from them, or the run is published with
+            other rows.
         BadData: a table that narrows the export can't be used, or the rows break their contract.
     """
     if not settings.table:
         raise BadSettings("table: not set: name the folder or URL of the table (--table, or SASREC_TABLE)")
-    _require_verdict(store)
+    verdict.require(store)
+    weights = trained.served_by(settings)
+    if weights == trained.REFITTED:
+        _require_refit(store)
     assert settings.as_of is not None  # frozen when the run started
     published = next((p for p in open_tables(settings.table).published() if p.run_id == store.run_id), None)
     marker = store.marker("export")
@@ -61,33 +68,29 @@ def run(store: RunStore, settings: Settings) -> Summary:
     return store.once(
         "export",
         lambda folder: _export(store, settings, narrowed, folder),
-        reads=["split", "train", "gate", *narrowed],
+        reads=[*dict.fromkeys(("split", trained.GATED, "gate", weights)), *narrowed],
         settings={"table": settings.table, "as_of": settings.as_of.isoformat()}
         | _own_settings(settings)
         | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"}),
     )
 
 
-def _require_verdict(store: RunStore) -> None:
-    """That the gate allows these weights to be published."""
-    if not store.marker("gate"):
-        raise BadSettings(f"{store.uri}: `gate` has not finished in this run: run it first")
-    verdict = store.read_json("gate", VERDICT)
-    if verdict["model"] != trained.model_hash(store):
+def _require_refit(store: RunStore) -> None:
+    """That what `refit` left goes on from the weights that were gated."""
+    done = store.marker(trained.REFITTED)
+    if done and done.summary["gated_model"] != trained.model_hash(store):
         raise BadSettings(
-            f"{store.uri}: the verdict of `gate` is on other weights than `train` holds now: "
-            "run `evaluate` and `gate` again"
+            f"{store.uri}: `refit` has gone on from other weights than `train` holds now: run it again"
         )
-    if not verdict["publish"]:
-        raise GateRefused("the verdict in gate/verdict.json does not allow a publish")
-    approval.require(store, verdict)
 
 
 def _content(store: RunStore, settings: Settings, narrowed: list[str]) -> str:
     """What tells a run's rows from others: the weights, the histories and the settings they hang on."""
     rows_hang_on = _own_settings(settings) | settings.split.model_dump(mode="json", include={"min_outcome"})
     return store.fingerprint(
-        "export", ["split", *narrowed], {**rows_hang_on, "model": trained.model_hash(store)}
+        "export",
+        ["split", *narrowed],
+        {**rows_hang_on, "model": trained.model_hash(store, trained.served_by(settings))},
     )
 
 
@@ -111,19 +114,22 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
     metrics = store.read_json("evaluate", METRICS)
     assert settings.as_of is not None
     tables = open_tables(settings.table)
+    weights = trained.served_by(settings)
+    refitted = _refitted(store, settings, rows) if weights == trained.REFITTED else None
     version: int | None = None
     with bar(
         "export", len(rows.data.events), "users"
     ) as advance:  # here: a driver may read the rows in another thread
         try:
             version = tables.publish(
-                contract.checked(rows.batches(advance)),
+                contract.checked(rows.batches(advance, weights)),
                 rows.popular(),
                 run_id=store.run_id,
                 as_of=settings.as_of,
                 metadata={
                     "store": store.store,
-                    "model": trained.model_hash(store),
+                    "model": trained.model_hash(store, weights),
+                    **({"gated_model": trained.model_hash(store)} if refitted else {}),
                     "content": _content(store, settings, narrowed),
                     "metrics": {name: metrics[name] for name in PROTOCOLS},
                     "data_interval": [contents.period(store, rows.data)[0], settings.as_of.isoformat()],
@@ -132,7 +138,7 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
             ).version
         except Superseded as newer:
             with pq.ParquetWriter(folder / OWN_ROWS, RECOMMENDATIONS, compression="zstd") as writer:
-                for batch in contract.checked(rows.batches(advance)):
+                for batch in contract.checked(rows.batches(advance, weights)):
                     writer.write_batch(batch)
             log.warning(
                 "export: %s: %s, later than this run's %s: not replaced, the rows are in this run's folder",
@@ -164,9 +170,30 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
             for metric in ("hr@10", "ndcg@10")
         },
     }
+    if refitted:
+        summary["refit"] = refitted
     write_json(folder / EXPORT, {**summary, "run_id": store.run_id})
     log.info("export: %s rows, version %s of %s", f"{summary['rows']:,}", version, settings.table)
     return summary
+
+
+def _refitted(store: RunStore, settings: Settings, rows: Rows) -> dict[str, Any]:
+    """The weights that make the table, and their lists beside those of the weights that were gated."""
+    compared = change.compare(
+        rows.of_users,
+        partial(rows.of_users, weights=trained.REFITTED),
+        tonight=rows.user_ids(),
+        users=settings.gate.compared_users,
+        random_state=settings.evaluate.random_state,
+    )
+    if compared.overlap is not None:
+        log.info(
+            "export: the refitted model keeps %.1f%% of the gated one's lists (%s users); %.1f%% are wholly other ones",
+            100 * compared.overlap,
+            f"{compared.users_compared:,}",
+            100 * (compared.lists_changed or 0.0),
+        )
+    return {"model": trained.model_hash(store, trained.REFITTED), **asdict(compared)}
 
 
 def _previous(tables: Tables, version: int | None) -> int | None:

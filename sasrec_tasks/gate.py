@@ -18,7 +18,7 @@ from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.champion import earlier_publishes
 from sasrec_tasks.comparison import METRIC, Comparison, compare
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import METRICS, VERDICT, protocol
+from sasrec_tasks.contents import METRICS, VERDICT, protocol, refit_note
 from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.rows import Rows
 from sasrec_tasks.rules import Rule, at_least, at_most, worst_first
@@ -49,7 +49,8 @@ def run(store: RunStore, settings: Settings) -> Summary:
         | {
             "champion": earlier[0].run_id if earlier else None,
             "protocol": protocol(settings),
-        },
+        }
+        | ({"refit": True} if settings.refit.enabled else {}),
     )
     if not summary["publish"]:
         raise GateRefused(
@@ -99,6 +100,7 @@ def _decide(store: RunStore, settings: Settings, earlier: list[Published], folde
         "protocol": served,
         "metric": METRIC,
         "model": metrics["model"],
+        **refit_note(settings),
         "reasons": [rule.reason for rule in rules],
         "rules": [asdict(rule) for rule in rules],
         "champion": asdict(comparison) if comparison else None,
@@ -106,6 +108,8 @@ def _decide(store: RunStore, settings: Settings, earlier: list[Published], folde
     write_json(folder / VERDICT, verdict)
     for rule in rules:
         log.log(LEVELS[rule.outcome], "gate: %s: %s", rule.outcome, rule.reason)
+    for note in refit_note(settings).values():
+        log.info("gate: %s", note)
     if forced:
         log.warning("gate: gate.force_publish is set: publishing anyway")
     return {

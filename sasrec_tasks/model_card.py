@@ -50,6 +50,7 @@ def model_card(store: RunStore, settings: Settings, data: Interactions, metrics:
             name: value for name, value in names.items() if name.startswith(("train.", "split.", "evaluate."))
         },
         "metrics": metrics,
+        **contents.refit_note(settings),
         "limits": list(LIMITS),
     }
 
@@ -76,6 +77,7 @@ def as_markdown(card: Card) -> str:
         f"On the test items of {metrics['users_evaluated']:,} users, with 95% intervals (bootstrap over users). "
         f"`sampled`: among {metrics['negatives']} random unseen items; `full`: among all unseen items, as served; "
         "`full_with_seen`: among all items.",
+        *([card["refit"]] if "refit" in card else []),
         _table(
             ["", "protocol", "HR@10", "NDCG@10", "MRR"],
             [

@@ -32,6 +32,7 @@ SECTIONS = {
     "train": "training",
     "evaluate": "evaluation",
     "gate": "publishing",
+    "refit": "publishing",
     "export": "publishing",
     "prune": "publishing",
 }
@@ -160,9 +161,9 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
+def _nearest(name: str, known: dict[str, Any]) -> str:
     ending = name.rpartition(".")[2]
-    endings = {full.rpartition(".")[2]: full for full in known}
+    endings = {full.rpartition(".")[2]: full for full in reversed(known)}  # the first group's, of several
     near = (
         difflib.get_close_matches(name, [full for full in known if full.rpartition(".")[2] == ending], n=1)
         or ([endings[ending]] if ending in endings else [])  # the right name in the wrong group, or in none

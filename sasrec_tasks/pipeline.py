@@ -1,4 +1,4 @@
-"""The seven tasks in order, and how a run of them begins.
+"""The tasks in order, and how a run of them begins.
 
 The command line and the DAG both start a run here, so that settings are checked and frozen the
 same way; each task then needs nothing but the URL of the run's folder.
@@ -27,10 +27,21 @@ log = logging.getLogger(__name__)
 
 TASKS = ("ingest", "validate", "split", "train", "evaluate", "gate", "export")
 
+REFIT = "refit"
+"""What comes before the last of them where `refit.enabled` is set."""
+
 LAST = "prune"
 """What comes after them, whatever became of them; no part of the run, so that it has neither folder nor marker."""
 
 PLACES = ("source", "store", "table")
+
+
+def tasks_of(settings: Settings) -> tuple[str, ...]:
+    """The tasks of a run with these settings, in order."""
+    if not settings.refit.enabled:
+        return TASKS
+    before = TASKS.index("export")
+    return (*TASKS[:before], REFIT, *TASKS[before:])
 
 
 def start(settings: Settings, run_id: str) -> RunStore:
@@ -88,7 +99,7 @@ def run_task(task: str, run: str) -> Summary:
     """Run one task of a run that was started.
 
     Args:
-        task: one of `TASKS`, or `LAST`.
+        task: one of `TASKS`, `REFIT` or `LAST`.
         run: URL of the run's folder.
     """
     from sasrec_tasks import runs
@@ -123,7 +134,7 @@ def run_all(
     seconds: dict[str, float] = {}
     summaries: dict[str, Summary] = {}
     try:
-        for task in TASKS:
+        for task in tasks_of(store.settings()):
             started = time.monotonic()
             with around(task):
                 summaries[task] = run_task(task, store.uri)
@@ -179,7 +190,7 @@ def result(store: RunStore, summaries: Mapping[str, Summary], seconds: Mapping[s
 
 def refused(store: RunStore) -> dict[str, Any]:
     """What a run says about itself that the gate refused; its figures are those of `run_all`."""
-    tried = TASKS[: TASKS.index("export")]
+    tried = tasks_of(store.settings())[:-1]
     markers = {task: marker for task in tried if (marker := store.marker(task))}
     return result(
         store,

@@ -57,9 +57,13 @@ class Rows:
             ORIGIN="popular",
         )
 
-    def batches(self, advance: Advance) -> Iterator[pa.RecordBatch]:
-        """All rows in order of user and rank, a batch or more per `export.block_users` users."""
-        model, popular = trained.model(self.store, self.settings), constant_scorer(self.popularity())
+    def batches(self, advance: Advance, weights: str = trained.GATED) -> Iterator[pa.RecordBatch]:
+        """All rows in order of user and rank, a batch or more per `export.block_users` users.
+
+        Args:
+            weights: the task that left them.
+        """
+        model, popular = trained.model(self.store, self.settings, weights), constant_scorer(self.popularity())
         for rows, names in self._blocks():
             if len(rows):
                 yield from self._block(model, popular, rows, names)
@@ -70,9 +74,13 @@ class Rows:
         for _, names in self._blocks():
             yield pa.RecordBatch.from_arrays([names], names=["USER_ID"])
 
-    def of_users(self, chosen: Collection[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of some users, in order of user and rank."""
-        model, popular = trained.model(self.store, self.settings), constant_scorer(self.popularity())
+    def of_users(self, chosen: Collection[str], weights: str = trained.GATED) -> Iterator[pa.RecordBatch]:
+        """The rows of some users, in order of user and rank.
+
+        Args:
+            weights: the task that left them.
+        """
+        model, popular = trained.model(self.store, self.settings, weights), constant_scorer(self.popularity())
         wanted = pa.array(chosen, pa.string())
         for rows, names in self._blocks():
             places = np.flatnonzero(pc.is_in(names, wanted))

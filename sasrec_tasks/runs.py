@@ -55,7 +55,10 @@ RUNS = pa.schema(
         pa.field("METRICS", pa.string()),  # JSON: evaluate/metrics.json
         pa.field("SETTINGS", pa.string(), nullable=False),  # JSON
         pa.field("DATA", pa.string()),  # sha256 of what `split` left
-        pa.field("MODEL", pa.string()),  # sha256 of the weights
+        pa.field("MODEL", pa.string()),  # sha256 of the weights that were measured
+        pa.field(
+            "REFITTED", pa.string()
+        ),  # sha256 of those that made the table, if they were refitted from MODEL
         pa.field("PROFILE", pa.string()),  # JSON: what `validate` found tonight's data to be like
     ]
 )
@@ -146,6 +149,7 @@ def _row(store: RunStore, settings: Settings, task: str, ending: Ending, reason:
         "SETTINGS": json.dumps(as_names(settings)),
         "DATA": markers["split"].digest if "split" in markers else None,
         "MODEL": metrics.get("model"),
+        "REFITTED": _summary(markers, "export").get("refit", {}).get("model"),
         "PROFILE": json.dumps(profile) if (profile := _summary(markers, "validate").get("profile")) else None,
     }
 

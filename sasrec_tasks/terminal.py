@@ -15,7 +15,7 @@ from rich.text import Text
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.contents import HISTORY, METRICS, USERS, VERDICT, interactions, item_ids
 from sasrec_tasks.listings import short
-from sasrec_tasks.pipeline import TASKS
+from sasrec_tasks.pipeline import tasks_of
 from sasrec_tasks.tables import open_tables
 
 RECENT_ITEMS = 5
@@ -52,6 +52,7 @@ RESULTS = {
     "split": "{events:,} events of {users:,} users and {items:,} items",
     "train": "best epoch {best_epoch} of {epochs}, on {device}",
     "evaluate": "{users_evaluated:,} users",
+    "refit": "{epochs} epochs on all {events:,} events, on {device}",
     "export": "{rows:,} rows for {users:,} users",
 }
 """Task → its result in a few words, from its summary; of `gate`, see `_result`."""
@@ -75,7 +76,7 @@ def _result(task: str, summary: Summary) -> str:
 def _tasks(store: RunStore) -> Table:
     table = Table("task", "seconds", "result", title="Tasks", title_justify="left", box=SIMPLE_HEAD)
     table.columns[1].justify = "right"
-    for task in TASKS:
+    for task in tasks_of(store.settings()):
         marker = store.marker(task)
         if marker is None:
             table.add_row(task, "", "not finished")
@@ -135,7 +136,8 @@ def _gate(verdict: dict[str, Any]) -> Text:
         if verdict["passed"]
         else "refused"
     )
-    return Text("\n".join([f"Gate: {outcome}", *(f"  {reason}" for reason in verdict["reasons"])]))
+    lines = [f"Gate: {outcome}", *(f"  {reason}" for reason in verdict["reasons"])]
+    return Text("\n".join([*lines, verdict["refit"]] if "refit" in verdict else lines))
 
 
 def _curve(store: RunStore) -> Text:

@@ -6,44 +6,20 @@ killed resumes at the next epoch and ends with the same weights as an unbroken o
 
 from __future__ import annotations
 
-import logging
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sasrec_tasks import contents, trained, warm_start
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import HISTORY
-from sasrec_tasks.errors import BadData, BadSettings
-from sasrec_tasks.progress import bar
-from sasrec_tasks.sasrec.advice import advised_loss
-from sasrec_tasks.sasrec.batches import targets_per_epoch
-from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
-from sasrec_tasks.sasrec.fit import build, fit
-from sasrec_tasks.sasrec.fit_config import FitConfig
+from sasrec_tasks.errors import BadData
+from sasrec_tasks.fitting import fit_config, fitted, new_model, write_history
 from sasrec_tasks.sasrec.model import SASRec
-from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.sequences import HeldOut, LeaveLastTwoOut
-from sasrec_tasks.sasrec.trainer import Progress
 from sasrec_tasks.sasrec.weights import save_model
 from sasrec_tasks.warm_start import Start
-
-log = logging.getLogger(__name__)
-
-HISTORY_SCHEMA = pa.schema(
-    [
-        ("epoch", pa.int32()),
-        ("loss", pa.float64()),
-        ("metric", pa.float64()),
-        ("seconds", pa.float64()),
-        ("finished_at", pa.timestamp("ms", tz="UTC")),
-    ]
-)
 
 
 def run(store: RunStore, settings: Settings) -> Summary:
@@ -71,26 +47,6 @@ def run(store: RunStore, settings: Settings) -> Summary:
     )
 
 
-def fit_config(num_items: int, settings: Settings) -> FitConfig:
-    """The core's settings out of the pipeline's, for a catalogue of so many items."""
-    named = _shared_names(FitConfig, settings)
-    if named["loss"] == "auto":
-        named["loss"] = "mse" if settings.train.outcome == "rating" else advised_loss(num_items)
-    return FitConfig(implicit=settings.train.outcome == "implicit", **named)
-
-
-def new_model(num_items: int, settings: Settings) -> SASRec:
-    """An untrained model of the sizes, and on the device, that the settings choose."""
-    sizes = SASRecConfig(num_items=num_items, **_shared_names(SASRecConfig, settings))
-    return build(sizes, settings.train.random_state).to(trained.device(settings))
-
-
-def _shared_names(kind: type, settings: Settings) -> dict[str, Any]:
-    """The training settings that a class of the core has a field of the same name for."""
-    train = settings.train.model_dump()
-    return {field.name: train[field.name] for field in fields(kind) if field.name in train}
-
-
 def _train(
     store: RunStore, settings: Settings, model: SASRec, start: Start, fingerprint: str, folder: Path
 ) -> Summary:
@@ -99,37 +55,15 @@ def _train(
     config = fit_config(data.num_items, settings)
     train = data.split.train
     warm_start.apply(store, settings, start, model, train)
-    positions = targets_per_epoch(train.lengths, model.config.max_len, config.windows)
-    shared, upload = store.shared_folder("train", "checkpoint")
-    with bar("train", config.epochs * positions, "positions") as advance:
-
-        def on_step(progress: Progress) -> None:
-            done = (progress.epoch - 1) * progress.total + progress.done
-            advance(done, f"epoch {progress.epoch} of at most {progress.epochs}")
-
-        def on_epoch(epoch: Epoch) -> None:
-            upload()
-            log.info(
-                "train: epoch %d: loss %.4f, validation %s %.4f, %.1f s",
-                epoch.epoch,
-                epoch.loss,
-                config.early_stopping_metric,
-                epoch.metric,
-                epoch.seconds,
-            )
-
-        try:
-            result = fit(
-                model,
-                train,
-                config,
-                validation=some_users(data.split.validation, settings),
-                checkpoint=Checkpoint(shared / "state.safetensors", fingerprint),
-                on_epoch=on_epoch,
-                on_step=on_step,
-            )
-        except FloatingPointError as error:
-            raise BadSettings(f"train.learning_rate={config.learning_rate:g}: {error}") from error
+    result = fitted(
+        store,
+        "train",
+        model,
+        train,
+        config,
+        fingerprint=fingerprint,
+        validation=some_users(data.split.validation, settings),
+    )
     best = result.history[result.best_epoch - 1]
     summary: Summary = {
         "epochs": len(result.history),
@@ -142,11 +76,7 @@ def _train(
         "warm_start": asdict(start),
     }
     save_model(model, folder, training=summary, settings=settings.train.model_dump(mode="json"))
-    rows = [asdict(epoch) for epoch in result.history]
-    table = pa.Table.from_pylist([{**row, "finished_at": None} for row in rows], HISTORY_SCHEMA)
-    finished = pa.array([row["finished_at"] for row in rows]).cast(HISTORY_SCHEMA.field("finished_at").type)
-    table = table.set_column(4, HISTORY_SCHEMA.field("finished_at"), finished)
-    pq.write_table(table, folder / HISTORY)
+    write_history(result, folder)
     return summary
 
 

@@ -1,4 +1,7 @@
-"""The model that `train` left in a run's folder; apart from `contents`, since PyTorch takes a second to import."""
+"""The model that `train` left in a run's folder, and the one that `refit` made of it.
+
+Apart from `contents`, since PyTorch takes a second to import.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,30 @@ from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.weights import WEIGHTS_FILE, load_model
 
+GATED, REFITTED = "train", "refit"
+"""The task that left the weights which are measured, compared with and gone on from, and the one that trains them
+further on all events, for the table alone."""
 
-def model(store: RunStore, settings: Settings) -> SASRec:
-    """The trained model, on the device that the settings choose."""
-    return load_model(Path(store.folder("train")), device(settings))
+
+def served_by(settings: Settings) -> str:
+    """The task whose weights make the table."""
+    return REFITTED if settings.refit.enabled else GATED
 
 
-def model_hash(store: RunStore) -> str:
-    """What tells this run's trained weights from others: SHA-256 of their file."""
-    marker = store.marker("train")
+def model(store: RunStore, settings: Settings, task: str = GATED) -> SASRec:
+    """The model that a task left, on the device that the settings choose."""
+    return load_model(Path(store.folder(task)), device(settings))
+
+
+def model_hash(store: RunStore, task: str = GATED) -> str:
+    """What tells the weights that a task left from others: SHA-256 of their file.
+
+    Raises:
+        BadSettings: the task has not finished.
+    """
+    marker = store.marker(task)
     if marker is None:
-        raise BadSettings(f"{store.uri}: `train` has not finished in this run: run it first")
+        raise BadSettings(f"{store.uri}: `{task}` has not finished in this run: run it first")
     return str(marker.files[WEIGHTS_FILE]["sha256"])
 
 

@@ -27,7 +27,7 @@ import pytest
 from sasrec_tasks import cli
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.naming import from_names
-from sasrec_tasks.pipeline import TASKS, run_task, start
+from sasrec_tasks.pipeline import TASKS, run_task, start, tasks_of
 
 QUICK: dict[str, Any] = {
     "train.epochs": 6,
@@ -85,7 +85,8 @@ class Place:
     def run(self, run_id: str, settings: dict[str, Any] | None = None, *, upto: str = "export") -> RunStore:
         """All tasks up to and with one of them."""
         store = self.start(run_id, settings)
-        for task in TASKS[: TASKS.index(upto) + 1]:
+        tasks = tasks_of(store.settings())
+        for task in tasks[: tasks.index(upto) + 1]:
             run_task(task, store.uri)
         return store
 

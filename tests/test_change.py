@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sasrec_tasks.change import Change, measure
+from sasrec_tasks.change import Change, compare, measure
 from sasrec_tasks.tables import open_tables
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
 
@@ -77,6 +77,26 @@ def test_it_is_what_counting_by_hand_gives(
         assert found.lists_changed == pytest.approx(sum(share == 0 for share in shares) / len(shares))
     else:
         assert found.overlap is found.lists_changed is None
+
+
+@given(TABLES, TABLES, st.integers(1, 5))
+@hypothesis_settings(max_examples=15, deadline=None)
+def test_two_models_lists_are_compared_like_the_tables(old: Lists, new: Lists, users: int) -> None:
+    both = sorted(old.keys() & new.keys())
+    found = compare(
+        *(lambda chosen, of=of: [rows_of({user: of[user] for user in chosen})] for of in (old, new)),
+        tonight=[pa.RecordBatch.from_pydict({"USER_ID": pa.array(both, pa.string())})],
+        users=users,
+        random_state=0,
+    )
+    assert found.users_compared == min(users, len(both))
+    if users >= len(both) > 0:
+        shares = []
+        for user in both:
+            k = min(len(old[user]), len(new[user]))
+            shares.append(len(set(old[user][:k]) & set(new[user][:k])) / k)
+        assert found.overlap == pytest.approx(sum(shares) / len(shares))
+        assert found.lists_changed == pytest.approx(sum(share == 0 for share in shares) / len(shares))
 
 
 def test_a_draw_of_users_is_compared_the_same_one_each_time(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from sasrec_tasks.config import GROUPS, Settings
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.naming import as_names, from_names
+from sasrec_tasks.pipeline import LAST, REFIT, TASKS
 
 DEFAULTS: dict[str, Any] = {
     "train.hidden_units": 64,
@@ -115,7 +116,7 @@ def test_settings_can_not_be_changed_in_passing() -> None:
 
 def test_every_task_has_its_group_and_every_setting_a_line_of_help() -> None:
     settings = Settings()
-    assert set(GROUPS) == {"ingest", "validate", "split", "train", "evaluate", "gate", "export", "prune"}
+    assert set(GROUPS) == {*TASKS, REFIT, LAST}
     for name, group in GROUPS.items():
         assert isinstance(settings.group(name), group)
         for field in group.model_fields.values():

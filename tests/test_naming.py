@@ -94,7 +94,8 @@ def test_names_are_all_there_and_dotted_by_task() -> None:
         ("top_k", "export.top_k"),
         ("validation.max_rejected_share", "validate.max_rejected_share"),
         ("sorce", "source"),
-        ("evaluate.epochs", "train.epochs"),
+        ("epoch", "train.epochs"),
+        ("evaluate.max_minutes", "train.max_minutes"),
     ],
 )
 def test_an_unknown_name_suggests_the_nearest(wrong: str, right: str) -> None:

@@ -23,9 +23,10 @@ from safetensors import SafetensorError, safe_open
 from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadData, BadSettings
+from sasrec_tasks.fitting import fit_config
 from sasrec_tasks.pipeline import run_task
 from sasrec_tasks.sasrec import fit
-from sasrec_tasks.train import fit_config, some_users
+from sasrec_tasks.train import some_users
 
 
 def weights(store: RunStore) -> bytes:

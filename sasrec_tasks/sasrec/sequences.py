@@ -148,6 +148,7 @@ class LeaveLastTwoOut:
     validation: HeldOut
     test: HeldOut
     whole: Sequences  # all users, nothing held out: what the model reads when it serves
+    min_user_events: int = 1  # users with fewer are in whole alone
 
     @classmethod
     def of(
@@ -187,7 +188,13 @@ class LeaveLastTwoOut:
             validation=held_out(back=2),
             test=held_out(back=1),
             whole=whole,
+            min_user_events=min_user_events,
         )
+
+    @property
+    def unsplit(self) -> Sequences:
+        """The users of ``train`` with nothing held out: what a model is refitted on after it was measured."""
+        return self.whole.select(np.flatnonzero(self.whole.lengths >= self.min_user_events))
 
 
 def _positives(events: Sequences, min_outcome: float | None) -> tuple[Sequences, Int64 | None]:

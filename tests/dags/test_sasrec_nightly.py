@@ -20,7 +20,7 @@ import pytest
 from sasrec_tasks.errors import BadData, BadSettings, GateRefused
 from sasrec_tasks.generate import generate
 from sasrec_tasks.naming import form
-from sasrec_tasks.pipeline import LAST, TASKS
+from sasrec_tasks.pipeline import LAST, REFIT, TASKS
 from sasrec_tasks.tables import open_tables
 
 ROOT = Path(__file__).parents[2]
@@ -112,13 +112,14 @@ print([name for name in {HEAVY!r} if name in sys.modules and name not in before]
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-def test_the_tasks_are_in_order_and_a_person_comes_between_gate_and_export(dag: Any) -> None:
-    assert set(dag.task_ids) == {*TASKS, LAST, "ask", "approve"}
+def test_the_tasks_are_in_order_and_a_person_and_refit_come_between_gate_and_export(dag: Any) -> None:
+    assert set(dag.task_ids) == {*TASKS, REFIT, LAST, "ask", "approve"}
     for earlier, later in pairwise(TASKS[:-1]):
         assert dag.get_task(earlier).downstream_task_ids == {later}
-    assert dag.get_task("gate").downstream_task_ids == {"ask", "export"}
-    assert dag.get_task("ask").downstream_task_ids == {"approve", "export"}
-    assert dag.get_task("approve").downstream_task_ids == {"export"}
+    assert dag.get_task("gate").downstream_task_ids == {"ask", REFIT, "export"}
+    assert dag.get_task("ask").downstream_task_ids == {"approve", REFIT}
+    assert dag.get_task("approve").downstream_task_ids == {REFIT}
+    assert dag.get_task(REFIT).downstream_task_ids == {"export"}
     assert dag.get_task("export").downstream_task_ids == {LAST}
 
 
@@ -198,7 +199,7 @@ def test_the_whole_dag_runs(airflow: Airflow, finished: subprocess.CompletedProc
         f"SELECT task_id, state FROM task_instance WHERE dag_id = 'sasrec_nightly' AND run_id = '{runs[0][0]}'"
     )
     states_of = dict.fromkeys((*TASKS, LAST, "ask"), "success")
-    assert dict(states) == {**states_of, "approve": "skipped"}
+    assert dict(states) == {**states_of, "approve": "skipped", REFIT: "skipped"}
     settings = json.loads((airflow.home / "runs" / runs[0][0] / "settings.json").read_text())
     assert settings["train.epochs"] == 2
     assert settings["as_of"] is not None
@@ -225,13 +226,34 @@ def test_a_night_that_the_gate_refused_is_pruned_after_and_stays_failed(airflow:
     os.utime(old / "settings.json", (0, 0))
     done = airflow.test_run({"train.epochs": 1, "train.learning_rate": 1e-9})
     assert done.returncode != 0
+    state, states = last_run(airflow)
+    assert (state, states["gate"], states["export"]) == ("failed", "failed", "upstream_failed")
+    assert states[REFIT] == "upstream_failed"
+    assert states["prune"] == "success"
+    assert not old.exists()
+
+
+def last_run(airflow: Airflow) -> tuple[str, dict[str, str]]:
+    """State of the last run of the nightly DAG, and of its tasks."""
     state, run_id = airflow.query(
         "SELECT state, run_id FROM dag_run WHERE dag_id = 'sasrec_nightly' ORDER BY id DESC LIMIT 1"
     )[0]
-    states = dict(airflow.query(f"SELECT task_id, state FROM task_instance WHERE run_id = '{run_id}'"))
-    assert (state, states["gate"], states["export"]) == ("failed", "failed", "upstream_failed")
-    assert states["prune"] == "success"
-    assert not old.exists()
+    found = airflow.query(f"SELECT task_id, state FROM task_instance WHERE run_id = '{run_id}'")
+    return state, dict(found)
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_night_with_refit_publishes_what_it_left(airflow: Airflow) -> None:
+    table = str(airflow.home / "refitted")
+    conf = json.dumps({"train.epochs": 2, "gate.force_publish": True, "refit.enabled": True})
+    done = airflow.run("dags", "test", "sasrec_nightly", "--conf", conf, SASREC_TABLE=table)
+    assert done.returncode == 0, done.stdout + done.stderr
+    state, states = last_run(airflow)
+    assert (state, states[REFIT], states["export"]) == ("success", "success", "success")
+    published = next(open_tables(table).published())
+    marker = json.loads((airflow.home / "runs" / published.run_id / "refit" / "_SUCCESS").read_text())
+    assert published.metadata["model"] == marker["files"]["model.safetensors"]["sha256"]
+    assert published.metadata["gated_model"] == marker["summary"]["gated_model"]
 
 
 @pytest.mark.usefixtures("finished")

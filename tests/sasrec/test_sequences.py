@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from itertools import compress
 
 import numpy as np
 import pytest
@@ -116,6 +117,9 @@ def test_split_equals_an_event_by_event_reference(
     assert lists(split.train) == expected["train"]
     assert lists(split.whole) == expected["whole"]
     assert len(split.whole) == len(events)
+    of_train = [len(row) >= min_user_events for row in lists(split.whole)]
+    assert lists(split.unsplit) == list(compress(lists(split.whole), of_train))
+    assert len(split.unsplit) == len(split.train)
     assert listed(split.validation) == expected["validation"]
     assert listed(split.test) == expected["test"]
 

@@ -1,0 +1,124 @@
+"""How a task of a run fits a model: the core's settings, a bar, a checkpoint that all its tries share, the history.
+
+A task that was killed resumes at the next epoch and ends with the same weights as an unbroken one.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sasrec_tasks import trained
+from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.config import Settings
+from sasrec_tasks.contents import HISTORY
+from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.progress import bar
+from sasrec_tasks.sasrec.advice import advised_loss
+from sasrec_tasks.sasrec.batches import targets_per_epoch
+from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
+from sasrec_tasks.sasrec.fit import FitResult, build, fit
+from sasrec_tasks.sasrec.fit_config import FitConfig
+from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.model_config import SASRecConfig
+from sasrec_tasks.sasrec.sequences import HeldOut, Sequences
+from sasrec_tasks.sasrec.trainer import Progress
+
+log = logging.getLogger(__name__)
+
+HISTORY_SCHEMA = pa.schema(
+    [
+        ("epoch", pa.int32()),
+        ("loss", pa.float64()),
+        ("metric", pa.float64()),  # null where nothing is validated
+        ("seconds", pa.float64()),
+        ("finished_at", pa.timestamp("ms", tz="UTC")),
+    ]
+)
+
+
+def fit_config(num_items: int, settings: Settings) -> FitConfig:
+    """The core's settings out of the pipeline's, for a catalogue of so many items."""
+    named = _shared_names(FitConfig, settings)
+    if named["loss"] == "auto":
+        named["loss"] = "mse" if settings.train.outcome == "rating" else advised_loss(num_items)
+    return FitConfig(implicit=settings.train.outcome == "implicit", **named)
+
+
+def new_model(num_items: int, settings: Settings) -> SASRec:
+    """An untrained model of the sizes, and on the device, that the settings choose."""
+    sizes = SASRecConfig(num_items=num_items, **_shared_names(SASRecConfig, settings))
+    return build(sizes, settings.train.random_state).to(trained.device(settings))
+
+
+def _shared_names(kind: type, settings: Settings) -> dict[str, Any]:
+    """The training settings that a class of the core has a field of the same name for."""
+    train = settings.train.model_dump()
+    return {field.name: train[field.name] for field in fields(kind) if field.name in train}
+
+
+def fitted(
+    store: RunStore,
+    task: str,
+    model: SASRec,
+    events: Sequences,
+    config: FitConfig,
+    *,
+    fingerprint: str,
+    validation: HeldOut | None = None,
+) -> FitResult:
+    """Train ``model`` in place, going on from the checkpoint of an earlier try.
+
+    Args:
+        task: whose `checkpoint/` it is.
+        fingerprint: of what the weights hang on; a checkpoint of another one is not gone on from.
+        validation: what early stopping looks at.
+
+    Raises:
+        BadSettings: training diverged in its first epoch.
+    """
+    positions = targets_per_epoch(events.lengths, model.config.max_len, config.windows)
+    shared, upload = store.shared_folder(task, "checkpoint")
+    with bar(task, config.epochs * positions, "positions") as advance:
+
+        def on_step(progress: Progress) -> None:
+            done = (progress.epoch - 1) * progress.total + progress.done
+            advance(done, f"epoch {progress.epoch} of at most {progress.epochs}")
+
+        def on_epoch(epoch: Epoch) -> None:
+            upload()
+            measured = (
+                ""
+                if epoch.metric is None
+                else f", validation {config.early_stopping_metric} {epoch.metric:.4f}"
+            )
+            log.info(
+                "%s: epoch %d: loss %.4f%s, %.1f s", task, epoch.epoch, epoch.loss, measured, epoch.seconds
+            )
+
+        try:
+            return fit(
+                model,
+                events,
+                config,
+                validation=validation,
+                checkpoint=Checkpoint(shared / "state.safetensors", fingerprint),
+                on_epoch=on_epoch,
+                on_step=on_step,
+            )
+        except FloatingPointError as error:
+            raise BadSettings(f"train.learning_rate={config.learning_rate:g}: {error}") from error
+
+
+def write_history(result: FitResult, folder: Path) -> None:
+    """Write `history.parquet`, a row per epoch."""
+    rows = [asdict(epoch) for epoch in result.history]
+    table = pa.Table.from_pylist([{**row, "finished_at": None} for row in rows], HISTORY_SCHEMA)
+    finished = pa.array([row["finished_at"] for row in rows]).cast(HISTORY_SCHEMA.field("finished_at").type)
+    table = table.set_column(4, HISTORY_SCHEMA.field("finished_at"), finished)
+    pq.write_table(table, folder / HISTORY)
