@@ -61,13 +61,16 @@ def test_it_is_what_deltalake_says(publish: Publish, batch: Batch, changes: list
     with tempfile.TemporaryDirectory() as folder:
         url = f"{folder}/a table"
         for number, what in enumerate(["publish", *changes]):
-            if what != "restore" or number // 2 <= DeltaTable(url).version():
+            if what != "restore" or number // 2 < DeltaTable(url).version():
                 change(url, what, number, publish, batch)
         assert files_of_versions(DeltaTable(url)) == by_deltalake(url)
         DeltaTable(url).create_checkpoint()
         for version in range(min(cleaned, DeltaTable(url).version())):  # as Delta does after 30 days
             (Path(url) / "_delta_log" / f"{version:020d}.json").unlink()
-        assert files_of_versions(DeltaTable(url)) == by_deltalake(url)
+        # a version whose log has a gap is not told, where deltalake at times makes one up of the rest
+        found, expected = files_of_versions(DeltaTable(url)), by_deltalake(url)
+        assert found == {version: expected[version] for version in found}
+        assert DeltaTable(url).version() in found
 
 
 def test_versions_after_the_one_that_is_open_are_not_told(tmp_path: Path, publish: Publish) -> None:
