@@ -210,6 +210,32 @@ def growth(folder: Path = RESULTS) -> str:
     return table(head, rows)
 
 
+def lookup(folder: Path = RESULTS) -> str:
+    """A row per kind of table and way to read it: median and 95th percentile, and what is touched."""
+    head = [
+        "table",
+        "read by",
+        "first in a process, ms",
+        "opened anew, ms",
+        "open, ms",
+        "files touched",
+        "row groups touched",
+    ]
+    rows = []
+    for row in _rows(folder / "lookup.json"):
+        states = (row["first"], row["opened"], row["warm"])
+        touched = ("files", "row_groups")
+        rows.append(
+            [
+                row["kind"],
+                row["way"],
+                *(f"{state['median']:.3g} / {state['95th percentile']:.3g}" for state in states),
+                *(f"{row[f'{of}_touched']} of {row[of]}" if of in row else "" for of in touched),
+            ]
+        )
+    return table(head, rows)
+
+
 def slope(sizes: list[float], values: list[float]) -> float | None:
     """Exponent of growth, from the points of at least a tenth of the last value, or the last two; None of one."""
     if len(sizes) < 2:

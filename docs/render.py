@@ -18,6 +18,9 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import tables  # noqa: E402
 
+CONSUMERS = ["recommendations_digest", "recommendations_upsert"]
+"""Files of `dags/` that are scheduled on the Asset."""
+
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "docs" / "quality.md",
@@ -51,6 +54,7 @@ def rendered(document: str) -> str:
         "gpu": tables.gpu,
         "nights": tables.nights,
         "session": tables.session,
+        "lookup": tables.lookup,
     }
     for name, content in parts.items():
         before, found, rest = document.partition(f"<!-- {name}: ")
@@ -63,15 +67,17 @@ def rendered(document: str) -> str:
 
 
 def picture() -> str:
-    """The tasks of both DAGs and the Asset between them, in Mermaid."""
-    nightly, digest = (load(name) for name in ("sasrec_nightly", "recommendations_digest"))
+    """The tasks of the nightly DAG, its consumers, and the Asset between them, in Mermaid."""
+    nightly, *consumers = (load(name) for name in ("sasrec_nightly", *CONSUMERS))
     asset = load_module("sasrec_nightly").RECOMMENDATIONS.name
     lines = ["```mermaid", "flowchart LR", "  source[(interactions)] --> ingest", "  subgraph sasrec_nightly"]
     for task in nightly.topological_sort():
         lines += [f"    {task.task_id} --> {later}" for later in sorted(task.downstream_task_ids)]
     lines += ["  end", f"  export --> table[(recommendations)] --> {asset}{{{{{asset}}}}}"]
-    lines += ["  subgraph recommendations_digest", *(f"    {task.task_id}" for task in digest.tasks), "  end"]
-    lines += [f"  {asset} --> {task.task_id}" for task in digest.tasks]
+    for consumer in consumers:
+        tasks = consumer.topological_sort()
+        lines += [f"  subgraph {consumer.dag_id}", *(f"    {task.task_id}" for task in tasks), "  end"]
+        lines += [f"  {asset} --> {task.task_id}" for task in consumer.roots]
     return "\n".join([*lines, "```"])
 
 

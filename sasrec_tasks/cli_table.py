@@ -6,6 +6,7 @@ import getpass
 import json
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -113,6 +114,9 @@ def history(
         typer.Option(envvar="SASREC_STORE", help="Where the runs are kept if the table is in a database."),
     ] = "",
     last: Annotated[int, typer.Option(min=1, help="At most so many runs, the newest.")] = 30,
+    picture: Annotated[
+        Path | None, typer.Option(help="File to draw them into as well, .svg or .png.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the runs: what became of each, how good, how large, how long."""
@@ -121,6 +125,10 @@ def history(
 
     found = runs.read(runs.url_of(table, store))
     found = found.slice(max(len(found) - last, 0))
+    if picture:
+        from sasrec_tasks.pictures import draw_runs
+
+        draw_runs(found, picture)
     if as_json:
         typer.echo(json.dumps(found.to_pylist(), default=str))
     else:

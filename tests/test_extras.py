@@ -70,6 +70,7 @@ def test_the_commands_on_the_table_need_no_extra(finished: Any) -> None:
         (["run", "--source=s", "--store=s", "--table=t"], needs("yaml")),
         (["recommend", "--table=postgresql:///x", "--user=u"], needs("adbc_driver_postgresql")),
         (["recommend", "--table=parquet+s3://bucket/table", "--user=u"], needs("s3fs")),
+        (["history", "--table=t", "--picture=p.svg"], needs("matplotlib")),
     ],
 )
 def test_what_needs_an_extra_says_which(arguments: list[str], told: str) -> None:

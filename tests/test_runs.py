@@ -101,3 +101,8 @@ def test_the_command_prints_them(place: Any, command: Callable[..., Any]) -> Non
     assert "published" in shown.out
     found = json.loads(command("history", "--table", place.table, "--last", "1", "--json").out)
     assert [row["RUN_ID"] for row in found] == ["run-2"]
+
+    picture = place.folder / "history.svg"
+    assert command("history", "--table", place.table, "--picture", str(picture)).out == shown.out
+    assert "published" in picture.read_text()
+    assert command("history", "--table", place.table, "--picture", "history.gif").status == 2

@@ -17,7 +17,7 @@ from deltalake.transaction import create_table_with_add_actions
 
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables import delta_prune
-from sasrec_tasks.tables.delta_files import DataFiles, in_folder, of_version
+from sasrec_tasks.tables.delta_files import DataFiles, dataset, in_folder
 from sasrec_tasks.tables.delta_log import (
     METADATA,
     before,
@@ -30,6 +30,7 @@ from sasrec_tasks.tables.delta_log import (
     version_of,
     versions,
 )
+from sasrec_tasks.tables.delta_replay import of_version
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Pruned, Published, require_latest
 from sasrec_tasks.tables.retention import Keep, not_kept
 
@@ -147,12 +148,12 @@ class DeltaTables:
 
     def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """The rows of a version; see `Tables`."""
-        return self._at(version).to_pyarrow_dataset().scanner(columns and list(columns)).to_reader()
+        return dataset(self._at(version)).scanner(columns and list(columns)).to_reader()
 
     def for_users(self, users: Sequence[str], version: int | None = None) -> pa.Table:
         """The rows of some users; see `Tables`."""
         wanted = ds.field("USER_ID").isin(pa.array(users, pa.string()))
-        rows = self._at(version).to_pyarrow_dataset().to_table(filter=wanted)
+        rows = dataset(self._at(version)).to_table(filter=wanted)
         return rows.sort_by([("USER_ID", "ascending"), ("RANK", "ascending")])
 
     def popular(self, version: int | None = None) -> pa.Table:
@@ -161,7 +162,7 @@ class DeltaTables:
         if version is not None:
             run = run_of(self._at(version))
             table = _opened(self.popular_url, newest_of_run(table, run[0] if run else ""))
-        return table.to_pyarrow_table().sort_by("RANK")
+        return dataset(table).to_table().sort_by("RANK")
 
     def _at(self, version: int | None) -> DeltaTable:
         """The newest version, or one whose files are all there."""

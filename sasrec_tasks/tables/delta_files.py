@@ -12,15 +12,18 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from sasrec_tasks import filesystem
-from sasrec_tasks.files import File, listed
+from sasrec_tasks.files import File, is_local, listed
 
 ROWS = 2**21
 """Of a file."""
@@ -67,6 +70,11 @@ class DataFiles:
         )
 
 
+def folder_of(table: DeltaTable) -> str:
+    """URL of a table's folder as file systems take it; deltalake's has %20 for a space."""
+    return unquote(table.table_uri)
+
+
 def in_folder(url: str) -> dict[str, File]:
     """Name → file, of all data files in the folder of a table."""
     fs, root = filesystem.opened(url, "table")
@@ -78,9 +86,15 @@ def in_folder(url: str) -> dict[str, File]:
     }
 
 
-def of_version(table: DeltaTable) -> set[str]:
-    """Names of the data files that a version needs."""
-    return {uri.rpartition("/")[2] for uri in table.file_uris()}
+def dataset(table: DeltaTable) -> ds.Dataset:
+    """The rows of a version.
+
+    Files of this machine are read by pyarrow itself: through the file system that deltalake hands to it, a file takes
+    longer, and a process that ends while its threads still read does not survive it.
+    """
+    fs, root = filesystem.opened(folder_of(table), "table")
+    own = SubTreeFileSystem(root, LocalFileSystem()) if is_local(fs) else None
+    return table.to_pyarrow_dataset(filesystem=own)
 
 
 def _in_files(rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -12,7 +12,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from sasrec_tasks.files import File
-from sasrec_tasks.tables.delta_files import of_version
+from sasrec_tasks.tables.delta_files import dataset
+from sasrec_tasks.tables.delta_replay import Names, files_of_versions
 from sasrec_tasks.tables.protocol import Published
 
 METADATA = "sasrec"
@@ -22,13 +23,21 @@ METADATA = "sasrec"
 def run_of(table: DeltaTable) -> tuple[str, datetime] | None:
     """RUN_ID and AS_OF of a version's rows; None if it has no rows of ours, or its files are vacuumed."""
     try:
-        head = table.to_pyarrow_dataset().head(1, columns=["RUN_ID", "AS_OF"])
+        head = _some_rows(table, ["RUN_ID", "AS_OF"])
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
-    if not len(head):
+    if head is None:
         return None
     moment: datetime = head["AS_OF"][0].as_py()
     return str(head["RUN_ID"][0].as_py()), moment.astimezone(UTC)
+
+
+def _some_rows(table: DeltaTable, columns: list[str]) -> pa.Table | None:
+    """One group of rows, whole, of one file: `head` would have begun to read other files when it is done."""
+    for file in dataset(table).get_fragments():
+        if file.row_groups:
+            return file.subset(row_group_ids=[0]).to_table(columns=columns)
+    return None
 
 
 def run_of_older(url: str, version: int) -> tuple[str, datetime] | None:
@@ -47,7 +56,7 @@ def run_told(entry: Mapping[str, Any]) -> tuple[str, datetime] | None:
     return str(content["run_id"]), datetime.fromisoformat(content["as_of"]).astimezone(UTC)
 
 
-def versions(table: DeltaTable, there: Mapping[str, File]) -> Iterator[tuple[set[str], Published | None]]:
+def versions(table: DeltaTable, there: Mapping[str, File]) -> Iterator[tuple[Names, Published | None]]:
     """Of each version that the log still has, newest first: its files, and what it serves if all are there.
 
     Args:
@@ -55,13 +64,10 @@ def versions(table: DeltaTable, there: Mapping[str, File]) -> Iterator[tuple[set
     """
     history = {int(entry["version"]): entry for entry in table.history()}
     metadata = metadata_of_runs(table)
-    for version in range(int(table.version()), -1, -1):
-        try:
-            older = DeltaTable(table.table_uri, version=version)
-        except DeltaError:  # the log before it was cleaned up
-            continue
-        files, entry = of_version(older), history.get(version, {})
-        run = (run_told(entry) or run_of(older)) if files and files <= there.keys() else None
+    for version, files in reversed(files_of_versions(table).items()):
+        entry = history.get(version, {})
+        all_there = files and files <= there.keys()
+        run = (run_told(entry) or run_of_older(table.table_uri, version)) if all_there else None
         published = run and Published(
             version=version,
             run_id=run[0],
@@ -80,7 +86,11 @@ def made_at(entry: Mapping[str, Any]) -> datetime | None:
 def newest_of_run(table: DeltaTable, run_id: str) -> int:
     """The newest version that holds a run's rows."""
     url = table.table_uri
+    history = {int(entry["version"]): entry for entry in table.history()}
     for version in range(int(table.version()), -1, -1):
+        told = metadata_of(history.get(version, {}))
+        if told is not None and told["run_id"] != run_id:
+            continue
         if (run := run_of_older(url, version)) and run[0] == run_id:
             return version
     raise OSError(f"{url}: holds no rows of run {run_id} any more: choose another version")

@@ -6,19 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from sasrec_tasks import filesystem
 from sasrec_tasks.files import File
-from sasrec_tasks.tables.delta_files import in_folder, of_version
-from sasrec_tasks.tables.delta_log import metadata_of, run_of, versions
+from sasrec_tasks.tables.delta_files import folder_of, in_folder
+from sasrec_tasks.tables.delta_log import metadata_of, run_of_older, versions
+from sasrec_tasks.tables.delta_replay import Names, files_of_versions
 from sasrec_tasks.tables.protocol import Pruned
 from sasrec_tasks.tables.retention import Keep
 
 
 def prune(url: str, table: DeltaTable, popular: DeltaTable | None, keep: Keep, *, dry_run: bool) -> Pruned:
     """Remove them from the recommendations and from the popular items; see `Tables`."""
-    there = in_folder(table.table_uri)
+    there = in_folder(folder_of(table))
     found = list(versions(table, there))
     published = [version for _, version in found if version]
     runs = keep.runs(published)
@@ -30,7 +30,7 @@ def prune(url: str, table: DeltaTable, popular: DeltaTable | None, keep: Keep, *
     gone_popular: dict[str, File] = {}
     if popular:
         gone_popular = _unneeded(
-            in_folder(popular.table_uri), list(_needed_popular(popular, set(runs))), keep.unfinished_since
+            in_folder(folder_of(popular)), list(_needed_popular(popular, set(runs))), keep.unfinished_since
         )
     if not dry_run:  # of the recommendations first: a version is kept if all of its files are there
         _remove(table, gone)
@@ -46,23 +46,19 @@ def prune(url: str, table: DeltaTable, popular: DeltaTable | None, keep: Keep, *
     )
 
 
-def _needed_popular(table: DeltaTable, runs: set[str]) -> Iterator[tuple[set[str], bool]]:
+def _needed_popular(table: DeltaTable, runs: set[str]) -> Iterator[tuple[Names, bool]]:
     """Of each version of the popular items: its files, and whether it is what is served for one of the runs."""
     history = {int(entry["version"]): entry for entry in table.history()}
     missing, newest = set(runs), int(table.version())
-    for version in range(newest, -1, -1):
-        try:
-            older = DeltaTable(table.table_uri, version=version)
-        except DeltaError:  # the log before it was cleaned up
-            continue
+    for version, files in reversed(files_of_versions(table).items()):
         told = metadata_of(history.get(version, {})) or {}
-        run_id = told.get("run_id") or (run_of(older) or ("",))[0]
-        yield of_version(older), version == newest or run_id in missing
+        run_id = told.get("run_id") or (run_of_older(table.table_uri, version) or ("",))[0]
+        yield files, version == newest or run_id in missing
         missing.discard(run_id)
 
 
 def _unneeded(
-    there: Mapping[str, File], versions: Iterable[tuple[set[str], bool]], left_alone: datetime
+    there: Mapping[str, File], versions: Iterable[tuple[Names, bool]], left_alone: datetime
 ) -> dict[str, File]:
     """Files that no version needs.
 
@@ -89,4 +85,4 @@ def _remove(table: DeltaTable, files: Mapping[str, File]) -> None:
         return
     if DeltaTable(table.table_uri).version() != table.version():
         raise OSError(f"{table.table_uri}: was written to meanwhile, nothing was removed from it: try again")
-    filesystem.opened(table.table_uri, "table")[0].rm([file.path for file in files.values()])
+    filesystem.opened(folder_of(table), "table")[0].rm([file.path for file in files.values()])

@@ -12,7 +12,10 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.tables import Published, open_tables
+from sasrec_tasks.tables import Published, delta_files, open_tables
+from sasrec_tasks.tables.delta_files import dataset
+from sasrec_tasks.tables.delta_log import run_of
+from sasrec_tasks.tables.delta_replay import of_version
 
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -116,3 +119,15 @@ def test_a_file_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "table").write_text("")
     with pytest.raises(BadSettings, match="is a file"):
         next(open_tables(str(tmp_path / "table")).published(), None)
+
+
+def test_the_run_is_told_by_one_file(url: str, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delta_files, "ROWS", 1)
+    publish(url, "a")
+    table = DeltaTable(url)
+    first, second = (Path(url) / name for name in sorted(of_version(table)))
+    assert dataset(table).count_rows() == 2
+    second.unlink()
+    assert run_of(table) == ("a", JANUARY)
+    first.unlink()
+    assert run_of(table) is None
