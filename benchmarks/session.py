@@ -20,13 +20,16 @@ def session(folder: Path) -> list[dict[str, str]]:
     url = str(folder / "recommendations")
     user = Recommendations(url).to_pandas()["USER_ID"].min()
     before = [each.version for each in open_tables(url).published()][1]
-    reading = "from sasrec_tasks.tables import Recommendations\nrecommendations = Recommendations('recommendations')\n"
+    reading = (
+        "from sasrec_tasks.tables import Recommendations\n\n"
+        'recommendations = Recommendations("recommendations")\n'
+    )
     typed = [
-        ("python", f"{reading}print(recommendations)\nprint(recommendations.for_user({user!r}))"),
+        ("python", f'{reading}print(recommendations)\nprint(recommendations.for_user("{user}"))'),
         (
             "python",
             f"{reading}changes = recommendations.changes(since_version={before})\n"
-            "print(changes.groupby('CHANGE')['USER_ID'].nunique())\nprint(changes.head(3))",
+            'print(changes.groupby("CHANGE")["USER_ID"].nunique())\nprint(changes.head(3))',
         ),
         ("shell", "sasrec-tasks check --table recommendations --max-age 5000d --min-users 1000"),
         ("shell", "sasrec-tasks check --table recommendations --max-age 26h"),

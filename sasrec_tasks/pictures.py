@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from sasrec_tasks.errors import BadSettings
 
@@ -41,13 +42,12 @@ STYLE = {
 }
 
 
-def draw_runs(runs: pa.Table, file: Path, notes: Sequence[tuple[datetime, str]] = ()) -> None:
+def draw_runs(runs: pa.Table, file: Path) -> None:
     """Draw runs over their as_of: NDCG@10 with its 95% interval beside popularity, endings, versions; seconds; sizes.
 
     Args:
         runs: rows as `runs.read` gives them, at least one.
         file: .svg or .png, replaced if it is there.
-        notes: what to write beside a moment.
 
     Raises:
         BadSettings: no runs, or another kind of file.
@@ -62,10 +62,6 @@ def draw_runs(runs: pa.Table, file: Path, notes: Sequence[tuple[datetime, str]] 
         figure = Figure(figsize=(9, 6.5), layout="constrained")
         quality, seconds, sizes = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 1])
         _quality(quality, rows)
-        for moment, text in notes:
-            quality.annotate(
-                text, (moment, 0.5), xycoords=("data", "axes fraction"), rotation=90, ha="right", color=GREY
-            )
         _seconds(seconds, rows)
         _sizes(sizes, rows)
         if len(moments := set(runs["AS_OF"].to_pylist())) == 1:  # else matplotlib shows four years
@@ -120,6 +116,7 @@ def _sizes(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     for name, colour, marker in (("ROWS", BLUE, "."), ("USERS", SKY, "x"), ("ITEMS", PURPLE, "+")):
         _line(axes, rows, name, name.lower(), color=colour, marker=marker, markersize=4)
     axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("count")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 

@@ -54,11 +54,11 @@ def words(picture: str) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]+)</text>", picture)
 
 
-def test_endings_versions_and_notes_are_written_and_marked(tmp_path: Path) -> None:
-    draw_runs(NIGHTS, tmp_path / "runs.svg", [(JANUARY + timedelta(days=3), "a note")])
+def test_endings_and_versions_are_written_and_marked(tmp_path: Path) -> None:
+    draw_runs(NIGHTS, tmp_path / "runs.svg")
     picture = (tmp_path / "runs.svg").read_text()
     said = words(picture)
-    assert {"published", "failed", "refused", "popularity", "700", "703", "a note"} <= set(said)
+    assert {"published", "failed", "refused", "popularity", "700", "703"} <= set(said)
     assert {"seconds", "rows", "users", "items"} <= set(said)
     assert "superseded" not in said  # none is
     marks = {colour: len(re.findall(rf"<use [^>]*fill: {colour}", picture)) for colour in (ORANGE, RED)}
