@@ -41,7 +41,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible docs up clean
+.PHONY: help setup demo test lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-new-items docs up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -138,6 +138,10 @@ bench-warm-starts: setup ## How much sooner a warm start is as good as a cold on
 bench-eligible: setup ## What narrowing an export costs (SOURCE=ml-1m.parquet)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/eligible.py --source "$(SOURCE)"
+
+bench-new-items: setup ## What places for new items change, on made-up data
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
+	@$(BIN)/python benchmarks/new_items.py
 
 # Each peer in an environment of its own: they pin other versions.
 .peers/scikit-rec/.done: PEER := scikit-rec==0.4.2

@@ -51,6 +51,7 @@ def rendered(document: str) -> str:
         "gpu": tables.gpu,
         "nights": tables.nights,
         "session": tables.session,
+        "new-items": tables.new_items,
     }
     for name, content in parts.items():
         before, found, rest = document.partition(f"<!-- {name}: ")
