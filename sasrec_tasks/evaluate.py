@@ -18,14 +18,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sasrec_tasks import contents, trained
+from sasrec_tasks import contents, item_age, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
+from sasrec_tasks.by_item_age import by_item_age
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import METRICS, MODEL_CARD, RANKS, USERS, Interactions
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.measures import (
     PROTOCOLS,
     by_history_length,
+    describe,
     popularity,
     rank,
     summarise,
@@ -52,12 +54,14 @@ def run(store: RunStore, settings: Settings) -> Summary:
     Raises:
         BadSettings: the model's weights are not finite.
     """
+    assert settings.as_of is not None  # frozen when the run started
     return store.once(
         "evaluate",
         lambda folder: _evaluate(store, settings, folder),
         reads=["split", "train"],
         settings=settings.evaluate.model_dump(mode="json")
         | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"})
+        | {"as_of": settings.as_of.isoformat()}
         | ({"refit": True} if settings.refit.enabled else {}),  # the card says so
     )
 
@@ -86,12 +90,21 @@ def _evaluate(store: RunStore, settings: Settings, folder: Path) -> Summary:
 
     figures = summarise(ranks, settings)
     users = int((data.split.train.lengths > 0).sum())
-    shown = {name: top_10(scorer, test, popular, users) for name, scorer in scorers.items()}
+    served = {name: top_10(scorer, test) for name, scorer in scorers.items()}
+    shown = {name: describe(items, popular, users) for name, items in served.items()}
     drawn = (negatives != PADDING).sum(1)
     metrics = {
         **figures["model"],
         "baselines": {name: figures[name] for name in BASELINES},
         "by_history_length": by_history_length(ranks, test),
+        **by_item_age(
+            data,
+            settings,
+            ages=item_age.ages(store, settings, data),
+            trained_on=popular,
+            ranks=ranks,
+            served=served,
+        ),
         **{metric: {name: shown[name][metric] for name in shown} for metric in shown["model"]},
         "users_evaluated": len(test),
         "negatives": settings.evaluate.negatives,

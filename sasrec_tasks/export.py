@@ -39,8 +39,8 @@ def run(store: RunStore, settings: Settings) -> Summary:
 
     Returns:
         table, version, previous_version, published, as_of, rows, users, users_by_origin, users_inactive,
-        narrowed_by, metrics; of a refitted model also refit: its model (SHA-256), and how far its lists are
-        those of the gated one.
+        narrowed_by, new_items (None unless places are kept for them), metrics; of a refitted model also refit: its
+        model (SHA-256), and how far its lists are those of the gated one.
 
     Raises:
         GateRefused: the verdict does not allow it, or asks for an approval that nobody has given.
@@ -97,7 +97,8 @@ def _content(store: RunStore, settings: Settings, narrowed: list[str]) -> str:
 def _own_settings(settings: Settings) -> dict[str, Any]:
     """Those of `export` that its rows hang on. What is not set is left out: a setting that comes with a new version
     of this package does not make a published run another one."""
-    return settings.export.model_dump(mode="json", exclude={"block_users"}, exclude_none=True)
+    unused = {"block_users"} | (set() if settings.export.new_item_days else {"new_item_slots"})
+    return settings.export.model_dump(mode="json", exclude=unused, exclude_none=True)
 
 
 def _require_same_rows(published: Published, content: str) -> None:
@@ -164,6 +165,9 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
         },
         "users_inactive": len(rows.data.events) - rows.users,
         "narrowed_by": eligible.counts(store, settings),
+        "new_items": None
+        if settings.export.new_item_days is None
+        else {"items": len(rows.new), "recommended": written["new_items"], "rows": written["new_rows"]},
         "metrics": {
             f"{protocol}.{metric}": metrics[protocol][metric]
             for protocol in ("sampled", "full")
@@ -204,11 +208,17 @@ def _previous(tables: Tables, version: int | None) -> int | None:
 
 
 def _counts(written: Iterable[pa.RecordBatch]) -> Counter[str]:
-    """Rows that were written, and users who are served by the model, and by popularity."""
+    """Rows that were written, users who are served by the model, and by popularity, and what is in the places for new
+    items."""
     counts = Counter({"rows": 0, "model": 0, "popular": 0})
+    new: set[str] = set()
     for batch in written:
         counts["rows"] += len(batch)
         firsts = batch.filter(pc.equal(batch.column("RANK"), 1))
         for origin in pc.value_counts(firsts.column("ORIGIN")).to_pylist():
             counts[origin["values"]] += origin["counts"]
+        of_new = batch.column("ITEM_ID").filter(pc.equal(batch.column("ORIGIN"), "new"))
+        counts["new_rows"] += len(of_new)
+        new.update(pc.unique(of_new).to_pylist())
+    counts["new_items"] = len(new)
     return counts

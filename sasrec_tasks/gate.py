@@ -46,6 +46,11 @@ def run(store: RunStore, settings: Settings) -> Summary:
         reads=["split", "train", "evaluate", *narrowed],
         settings=settings.gate.model_dump(mode="json")
         | settings.export.model_dump(mode="json", include={"top_k", "active_within_days"})
+        | (
+            settings.export.model_dump(mode="json", include={"new_item_days", "new_item_slots"})
+            if settings.export.new_item_days
+            else {}
+        )
         | {
             "champion": earlier[0].run_id if earlier else None,
             "protocol": protocol(settings),

@@ -110,22 +110,30 @@ def by_history_length(ranks: dict[str, dict[str, Ranks]], test: HeldOut) -> list
             "users": int(chosen.sum()),
         }
         means = {
-            scorer: {protocol: _means(every, chosen) for protocol, every in protocols.items()}
+            scorer: {protocol: means_of(every, chosen) for protocol, every in protocols.items()}
             for scorer, protocols in ranks.items()
         }
         figures.append({**bucket, **means.pop("model"), "baselines": means})
     return figures
 
 
-def _means(ranks: Ranks, chosen: npt.NDArray[np.bool_]) -> dict[str, float]:
+def means_of(ranks: Ranks, chosen: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Mean of HR@10, NDCG@10 and MRR over some of the users."""
     some = Ranks(better=ranks.better[chosen], tied=ranks.tied[chosen])
     return {metric: float(column.mean()) for metric, column in per_user(some).items()}
 
 
-def top_10(scorer: Scorer, test: HeldOut, counts: Float32, users: int) -> dict[str, float]:
-    """What the ten best unseen items of all test users are like.
+def top_10(scorer: Scorer, test: HeldOut) -> Int64:
+    """The ten best unseen items of all test users, fewer where there are fewer, one after another."""
+    scores, items = top_k(scorer, test.seen, np.arange(len(test)), 10)
+    return items[scores > -np.inf]
+
+
+def describe(served: Int64, counts: Float32, users: int) -> dict[str, float]:
+    """What recommended items are like.
 
     Args:
+        served: the items of all test users, one after another.
         counts: (num_items + 1,) training events per item.
         users: users with training events.
 
@@ -137,8 +145,6 @@ def top_10(scorer: Scorer, test: HeldOut, counts: Float32, users: int) -> dict[s
         average_popularity@10: mean over users and items of the item's training events, the popularity
             bias (Yin et al., VLDB 2012).
     """
-    scores, items = top_k(scorer, test.seen, np.arange(len(test)), 10)
-    served = items[scores > -np.inf]
     novelty = -np.log2(np.maximum(counts, 1) / max(users, 1))
     return {
         "coverage@10": len(np.unique(served)) / (len(counts) - 1),

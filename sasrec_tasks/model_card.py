@@ -12,6 +12,7 @@ from typing import Any
 
 from sasrec_tasks import contents
 from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.by_item_age import age_name
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import Interactions
 from sasrec_tasks.measures import PROTOCOLS
@@ -112,6 +113,26 @@ def as_markdown(card: Card) -> str:
                 for bucket in metrics["by_history_length"]
             ],
         ),
+        "By age of the test item, in days from its first event to `as_of`; last, the items of any age without a "
+        "training event. Shares are of the catalogue's items, of the newest "
+        f"{settings['evaluate.recent_share']:.0%} of the events, and of the top 10 lists of the test users:",
+        _table(
+            [
+                "days",
+                "users",
+                "HR@10, full",
+                "NDCG@10, full",
+                "items",
+                "of the catalogue",
+                "of recent events",
+                "of recommendations",
+                "items recommended",
+            ],
+            [
+                *(_by_age(age_name(of["item_age_days"]), of) for of in metrics["by_item_age"]),
+                _by_age("no training event", metrics["never_trained_on"]),
+            ],
+        ),
         "## Limits",
         "\n".join(f"- {limit}" for limit in card["limits"]),
         "## Settings",
@@ -128,6 +149,18 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 def _figure(figures: dict[str, Any], metric: str) -> str:
     low, high = figures["ci95"][metric]
     return f"{figures[metric]:.4f} ({low:.4f}–{high:.4f})"
+
+
+def _by_age(name: str, of: dict[str, Any]) -> list[str]:
+    return [
+        name,
+        f"{of['users']:,}",
+        *(f"{of['full'][metric]:.4f}" if of["users"] else "" for metric in ("hr@10", "ndcg@10")),
+        f"{of['items']:,}",
+        *(f"{of[f'share_of_{what}']:.1%}" for what in ("catalogue", "recent_events")),
+        f"{of['share_of_recommendations']['model']:.1%}",
+        f"{of['items_recommended']['model']:,}",
+    ]
 
 
 def _range(bounds: list[int | None]) -> str:

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sasrec_tasks import contents, eligible, trained
+from sasrec_tasks import contents, eligible, item_age, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import USERS
 from sasrec_tasks.progress import Advance
 from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.reserving import HELD, reserve
 from sasrec_tasks.sasrec.scoring import Scorer, constant_scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import Float32, Int64, Sequences, row_blocks
 from sasrec_tasks.sasrec.top_k import top_k
@@ -37,6 +38,9 @@ class Rows:
         self.among = np.arange(self.data.num_items + 1) if among is None else among  # column → item
         self.column_of = np.zeros(self.data.num_items + 1, dtype=np.int64)  # padding: not eligible
         self.column_of[self.among] = np.arange(len(self.among))
+        self.new = np.intersect1d(
+            item_age.new_items(store, settings, self.data), self.among, assume_unique=True
+        )
 
     def popularity(self) -> Float32:
         """Share of all events per eligible item, in the order of the scores' columns; −inf where an item has none."""
@@ -103,20 +107,29 @@ class Rows:
         by_model = histories.lengths > 0
         scorer = model_scorer(model, histories, self.eligible.items)
         k = min(self.settings.export.top_k, len(self.among) - 1)
+        reserved = max(0, k - self.settings.export.top_k + self.settings.export.new_item_slots)
+        slots = reserved if len(self.new) else 0
+        pick = reserve(k, slots, self.column_of[self.new], len(self.among)) if slots else None
         scores = np.full((len(rows), k), -np.inf, dtype=np.float32)
         items = np.zeros((len(rows), k), dtype=np.int64)
-        for score, chosen in ((scorer, np.flatnonzero(by_model)), (popular, np.flatnonzero(~by_model))):
-            scores[chosen], columns = top_k(score, self._left_out(rows[chosen]), chosen, k)
+        for score, chosen, how in (
+            (scorer, np.flatnonzero(by_model), pick),
+            (popular, np.flatnonzero(~by_model), None),
+        ):
+            left_out = self._left_out(rows[chosen])
+            scores[chosen], columns = top_k(score, left_out, chosen, k, how, HELD if how else 1)
             items[chosen] = self.among[columns]
         served = scores > -np.inf
         user, place = np.nonzero(served)
+        origin = np.where(by_model[user], "model", "popular")
+        origin[by_model[user] & (place >= k - slots) & np.isin(items[served], self.new)] = "new"
         yield from self._table(
             RECOMMENDATIONS,
             USER_ID=names.take(pa.array(user)),
             RANK=place + 1,
             items=items[served],
             SCORE=scores[served],
-            ORIGIN=np.where(by_model[user], "model", "popular"),
+            ORIGIN=origin,
         ).to_batches()
 
     def _left_out(self, rows: Int64) -> Sequences | None:

@@ -36,7 +36,8 @@ ANTI JOIN (SELECT DISTINCT row FROM read_parquet($rejected)) USING (row)
 
 CATALOGUE = """
 CREATE TABLE items AS
-SELECT row_number() OVER (ORDER BY ITEM_ID)::INTEGER AS index, ITEM_ID, count(*) AS events
+SELECT row_number() OVER (ORDER BY ITEM_ID)::INTEGER AS index, ITEM_ID, count(*) AS events,
+       min(TIMESTAMP) AS first_event
 FROM valid GROUP BY ITEM_ID HAVING count(*) >= $min_item_events
 """
 

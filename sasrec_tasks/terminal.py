@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sasrec_tasks.artifacts import RunStore, Summary
+from sasrec_tasks.by_item_age import age_name
 from sasrec_tasks.contents import HISTORY, METRICS, USERS, VERDICT, interactions, item_ids
 from sasrec_tasks.listings import short
 from sasrec_tasks.pipeline import tasks_of
@@ -28,7 +29,11 @@ def report(store: RunStore) -> Group:
     settings = store.settings()
     parts: list[Any] = [Text(f"Run {store.run_id}", style="bold"), Text(store.uri, style="dim")]
     parts += [_padded(_tasks(store)), *_warnings(store)]
-    parts += [_padded(_metrics(store.read_json("evaluate", METRICS))), _curve(store)]
+    metrics = store.read_json("evaluate", METRICS)
+    parts.append(_padded(_metrics(metrics)))
+    if table := _by_item_age(metrics):
+        parts.append(_padded(table))
+    parts.append(_curve(store))
     parts.append(_gate(store.read_json("gate", VERDICT)))
     export = store.marker("export")
     if export and not export.summary["published"]:
@@ -123,6 +128,34 @@ def _metrics(metrics: dict[str, Any]) -> Table:
                 style="bold" if scorer == "SASRec" else "",
                 end_section=scorer == "recent_popularity",
             )
+    return table
+
+
+def _by_item_age(metrics: dict[str, Any]) -> Table | None:
+    """New items, if there are any among the older ones; fits 80 columns."""
+    buckets = [of for of in metrics.get("by_item_age", ()) if of["items"]]
+    if len(buckets) < 2:
+        return None
+    title = (
+        "By age of the test item in days, and of items without a training event:\n"
+        "full ranking, and shares of catalogue, recent events and top 10 lists"
+    )
+    table = Table("days", title=title, title_justify="left", box=SIMPLE_HEAD)
+    for name in ("users", "HR@10", "NDCG@10", "catalogue", "events", "lists"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = [(age_name(of["item_age_days"]), of) for of in buckets]
+    if metrics["never_trained_on"]["items"]:
+        rows.append(("no training event", metrics["never_trained_on"]))
+    for name, of in rows:
+        table.add_row(
+            name,
+            f"{of['users']:,}",
+            *(f"{of['full'][metric]:.4f}" if of["users"] else "" for metric in ("hr@10", "ndcg@10")),
+            f"{of['share_of_catalogue']:.1%}",
+            f"{of['share_of_recent_events']:.1%}",
+            f"{of['share_of_recommendations']['model']:.1%}",
+            end_section=of is buckets[-1],
+        )
     return table
 
 

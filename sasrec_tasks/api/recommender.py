@@ -26,7 +26,7 @@ from sasrec_tasks.api.scorer import SequentialScorer
 from sasrec_tasks.api.settings import size
 from sasrec_tasks.sasrec.checks import NOT_NEGATIVE, flag, number_in, whole_number
 from sasrec_tasks.sasrec.sequences import Float32, Int64
-from sasrec_tasks.sasrec.top_k import sample_k, top_k
+from sasrec_tasks.sasrec.top_k import DRAWING, sample_k, top_k
 
 MaxLen = int | Literal["auto"]
 
@@ -259,7 +259,7 @@ class SequentialRecommender:
         for score, rows in ((model, np.flatnonzero(by_model)), (popular, np.flatnonzero(~by_model))):
             seen = given.sequences.select(rows) if exclude_seen else None
             pick = drawn if temperature and score is model else None
-            scores[rows], items[rows] = top_k(score, seen, rows, k, pick)
+            scores[rows], items[rows] = top_k(score, seen, rows, k, pick, DRAWING if pick else 1)
         return scores, items
 
     def _histories(self, interactions: InteractionsDataset | pd.DataFrame) -> Histories:

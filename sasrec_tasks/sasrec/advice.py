@@ -15,7 +15,8 @@ SOFTMAX_ITEMS = 20_000
 
 
 LIMITS = (
-    "It knows items by their id alone: one without a training event has a random place in its rankings.",
+    "It knows items by their id alone: one without a training event is known as a negative only, and comes near the "
+    "end of its rankings.",
     "It reads a user's most recent `max_len` events, in order; without a meaningful order it has "
     "little over popularity.",
     "Users of whom it knows no event are not ranked by it, they get the popular items.",

@@ -24,7 +24,12 @@ item indices (B, at most k)."""
 
 
 def top_k(
-    score: Scorer, seen: Sequences | None, users: Int64, k: int, pick: Pick | None = None
+    score: Scorer,
+    seen: Sequences | None,
+    users: Int64,
+    k: int,
+    pick: Pick | None = None,
+    held: int = 1,
 ) -> tuple[Float32, Int64]:
     """k items of each user, a block of users at a time, by several threads.
 
@@ -32,6 +37,7 @@ def top_k(
         seen: items to leave out, one sequence per user of ``users``; None leaves out nothing.
         users: row numbers that ``score`` is asked for, by several threads at once.
         pick: which items; default: the best, best first.
+        held: tensors of the size of the scores that are held at once, the scores and those of ``pick``.
 
     Returns:
         scores (users, k) float32, −inf where a user has fewer candidates, and item indices
@@ -46,7 +52,7 @@ def top_k(
         scores[part, : best.shape[1]] = best.cpu().numpy()
         items[part, : best.shape[1]] = indices.cpu().numpy()
 
-    each(choose, scored_blocks(score, len(users), held=DRAWING if pick else 1))
+    each(choose, scored_blocks(score, len(users), held=held))
     return scores, items
 
 

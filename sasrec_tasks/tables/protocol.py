@@ -18,7 +18,7 @@ RECOMMENDATIONS = pa.schema(
         pa.field("RANK", pa.int32(), nullable=False),  # from 1
         pa.field("ITEM_ID", pa.string(), nullable=False),
         pa.field("SCORE", pa.float32(), nullable=False),  # falls with RANK; comparable within a user only
-        pa.field("ORIGIN", pa.string(), nullable=False),  # "model" or "popular"
+        pa.field("ORIGIN", pa.string(), nullable=False),  # "model", "popular" or "new"
         pa.field("RUN_ID", pa.string(), nullable=False),
         pa.field("AS_OF", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
