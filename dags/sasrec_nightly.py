@@ -1,7 +1,8 @@
 """## SASRec nightly
 
 Takes the interactions of `source` to a fresh, checked top-k `table`, one row per user and rank.
-It runs every night at 02:00 UTC; trigger it by hand to change a setting for one run.
+It runs every night at 02:00 UTC, on the data interval of the day before that moment; trigger it by hand to change a
+setting for one run.
 
 | task | what it does |
 | --- | --- |
@@ -35,6 +36,7 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import (
     Asset,
     Connection,
+    CronTriggerTimetable,
     ExceptionRetryPolicy,
     Param,
     RetryAction,
@@ -156,6 +158,12 @@ def as_of(dag_run: Any) -> datetime:
     return moment.astimezone(UTC)
 
 
+def data_interval(dag_run: Any) -> timedelta | None:
+    """How long before `as_of` the run's data interval starts; None of a run without one."""
+    start, end = dag_run.data_interval_start, dag_run.data_interval_end
+    return end - start if start and end else None
+
+
 def step(name: str, minutes: int) -> Any:
     """A task that calls the plain function of its name, on the run that the task before worked on."""
 
@@ -196,7 +204,9 @@ def ingest() -> dict[str, Any]:
 
     context = get_current_context()
     dag_run = context["dag_run"]
-    settings = pipeline.triggered_settings(context["params"], dag_run.conf or {}, deployment, as_of(dag_run))
+    settings = pipeline.triggered_settings(
+        context["params"], dag_run.conf or {}, deployment, as_of(dag_run), data_interval(dag_run)
+    )
     with connections.use(connection):
         store = pipeline.start(settings, dag_run.run_id)
     return {"run": store.uri, **run_task("ingest", store.uri)}
@@ -264,7 +274,8 @@ def prune() -> dict[str, Any]:
 
 
 @dag(
-    schedule="0 2 * * *",
+    # (a cron string alone gives, by Airflow's default, a data interval that starts where it ends)
+    schedule=CronTriggerTimetable("0 2 * * *", timezone="UTC", interval=timedelta(days=1)),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,6 +187,14 @@ def test_as_of_is_the_end_of_the_interval_or_the_moment_of_the_trigger(
 ) -> None:
     run = SimpleNamespace(run_type=run_type, data_interval_end=interval_end, run_after=TRIGGERED)
     assert dag_module.as_of(run) == expected
+
+
+def test_a_night_is_of_the_day_before_it(dag_module: Any, dag: Any) -> None:
+    assert (dag.timetable.expression, dag.timetable.interval) == ("0 2 * * *", timedelta(days=1))
+    run = SimpleNamespace(data_interval_start=MIDNIGHT - timedelta(days=1), data_interval_end=MIDNIGHT)
+    assert dag_module.data_interval(run) == timedelta(days=1)
+    run = SimpleNamespace(data_interval_start=None, data_interval_end=None)
+    assert dag_module.data_interval(run) is None
 
 
 def test_the_whole_dag_runs(airflow: Airflow, finished: subprocess.CompletedProcess[str]) -> None:
