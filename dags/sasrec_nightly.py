@@ -1,8 +1,7 @@
 """## SASRec nightly
 
 Takes the interactions of `source` to a fresh, checked top-k `table`, one row per user and rank.
-It runs every night at 02:00 UTC, on the data interval of the day before that moment; trigger it by hand to change a
-setting for one run.
+It runs every night at 02:00 UTC; trigger it by hand to change a setting for one run.
 
 | task | what it does |
 | --- | --- |
@@ -36,7 +35,6 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import (
     Asset,
     Connection,
-    CronTriggerTimetable,
     ExceptionRetryPolicy,
     Param,
     RetryAction,
@@ -97,9 +95,10 @@ say which rule. To publish nevertheless, trigger a run with `gate.force_publish`
 **Re-running** decides anew only if something has changed.
 """,
     "ask": """
-Goes to `approve` if the verdict of `gate` asks a person (settings `gate.ask_…`), else to `refit`.
+Goes to `approve` if the verdict of `gate` asks a person (settings `gate.ask_…`) who has not approved yet, else to
+`refit`.
 
-**Re-running** goes the same way.
+**Re-running** of a run that was approved asks nobody again.
 """,
     "approve": """
 Waits for a person: **Required Actions** in the menu. What is asked stands there. Who answered, and
@@ -107,7 +106,7 @@ when, is kept in the run's folder.
 
 Without an answer within 20 hours the table is left as it is.
 
-**Re-running** asks again.
+**Re-running** asks again, unless these weights were approved.
 """,
     "refit": """
 Skipped unless `refit.enabled` is set. Then trains the gated model further on all events, those included that were held
@@ -158,10 +157,11 @@ def as_of(dag_run: Any) -> datetime:
     return moment.astimezone(UTC)
 
 
-def data_interval(dag_run: Any) -> timedelta | None:
-    """How long before `as_of` the run's data interval starts; None of a run without one."""
+def data_interval(dag_run: Any) -> timedelta:
+    """How long before `as_of` the run's data interval starts: a day, where the schedule gives it no length."""
     start, end = dag_run.data_interval_start, dag_run.data_interval_end
-    return end - start if start and end else None
+    length: timedelta = end - start if start and end else timedelta()
+    return length or timedelta(days=1)
 
 
 def step(name: str, minutes: int) -> Any:
@@ -194,6 +194,7 @@ def record_answer(run: str) -> None:
             RunStore(run),
             approved=answer["chosen_options"] == [PUBLISH],
             by=user["name"] if user else "nobody, in time",
+            at=answer["responded_at"],
         )
 
 
@@ -215,7 +216,10 @@ def ingest() -> dict[str, Any]:
 @task.branch(doc_md=HELP["ask"], execution_timeout=timedelta(minutes=5))
 def ask(before: dict[str, Any]) -> str:
     """Where a person must decide, to them."""
-    return "approve" if before["asks"] else "refit"
+    from sasrec_tasks import approval
+    from sasrec_tasks.artifacts import RunStore
+
+    return "approve" if approval.waits(RunStore(before["run"])) else "refit"
 
 
 def approve() -> HITLOperator:
@@ -256,7 +260,10 @@ def export(before: dict[str, Any]) -> dict[str, Any]:
     record_answer(before["run"])
     summary = run_task("export", before["run"])
     if not summary["published"]:
-        raise AirflowSkipException(f"{summary['table']} holds a newer run")
+        own = f"parquet+{before['run']}/export"
+        raise AirflowSkipException(
+            f"{summary['table']} holds a newer run: this run's rows are the table {own}"
+        )
     names = ("table", "version", "previous_version", "as_of", "rows", "users", "metrics")
     facts = {name: summary[name] for name in names}
     context = get_current_context()
@@ -274,8 +281,7 @@ def prune() -> dict[str, Any]:
 
 
 @dag(
-    # (a cron string alone gives, by Airflow's default, a data interval that starts where it ends)
-    schedule=CronTriggerTimetable("0 2 * * *", timezone="UTC", interval=timedelta(days=1)),
+    schedule="0 2 * * *",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,

@@ -399,8 +399,8 @@ class Settings(Group):
     """Events at or after this moment are not read. None: the run's data interval end, or now."""
 
     data_interval_start: Moment | None = Field(default=None, title="Data interval start")
-    """What {data_interval_start} stands for in a path. None: as long before `as_of` as the schedule says; a run that no
-    schedule started has none."""
+    """What {data_interval_start} stands for in a path. None: in Airflow, the start of the run's data interval, or a day
+    before `as_of`; a run of the command line has none."""
 
     ingest: Ingest = Ingest()
     validate_: Validate = Field(default=Validate(), alias="validate")

@@ -44,9 +44,7 @@ def open_source(settings: Settings, as_of: datetime, types: Mapping[str, pa.Data
     if connections.is_postgres(address):
         query = settings.ingest.query
         return SqlSource(address, shown=source, query=query, as_of=as_of, since=first)
-    place = _one_place(
-        source, as_of, settings.data_interval_start, "source", settings.ingest.allowed_roots
-    )
+    place = _one_place(source, as_of, settings.data_interval_start, "source", settings.ingest.allowed_roots)
     if place and is_delta(place):
         return DeltaSource(place, as_of=as_of)
     return ParquetSource(

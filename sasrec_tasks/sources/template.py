@@ -65,7 +65,7 @@ def expanded(
 def _start(start: datetime | None, as_of: datetime, where: str) -> datetime:
     if start is None:
         raise BadSettings(
-            f"{where}: this run has no data interval, as no schedule started it: set the "
+            f"{where}: this run has no data interval, as Airflow did not start it: set the "
             "setting data_interval_start, for instance data_interval_start=2026-01-31T02:00"
         )
     if start > as_of:

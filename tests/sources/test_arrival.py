@@ -187,7 +187,7 @@ def test_a_delta_table_of_the_runs_own_day(front: Any) -> None:
     assert manifest(store)["delta_version"] == 0
 
 
-def test_a_run_that_no_schedule_started_has_to_be_told_where_its_data_interval_starts(front: Any) -> None:
+def test_a_run_that_airflow_did_not_start_has_to_be_told_where_its_data_interval_starts(front: Any) -> None:
     source = front.write(events(("i4", 1.5)), "2026-01-04.parquet").replace(
         "2026-01-04", "{data_interval_start:%Y-%m-%d}"
     )
