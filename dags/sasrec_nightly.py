@@ -95,9 +95,10 @@ say which rule. To publish nevertheless, trigger a run with `gate.force_publish`
 **Re-running** decides anew only if something has changed.
 """,
     "ask": """
-Goes to `approve` if the verdict of `gate` asks a person (settings `gate.ask_…`), else to `refit`.
+Goes to `approve` if the verdict of `gate` asks a person (settings `gate.ask_…`) who has not approved yet, else to
+`refit`.
 
-**Re-running** goes the same way.
+**Re-running** of a run that was approved asks nobody again.
 """,
     "approve": """
 Waits for a person: **Required Actions** in the menu. What is asked stands there. Who answered, and
@@ -105,7 +106,7 @@ when, is kept in the run's folder.
 
 Without an answer within 20 hours the table is left as it is.
 
-**Re-running** asks again.
+**Re-running** asks again, unless these weights were approved.
 """,
     "refit": """
 Skipped unless `refit.enabled` is set. Then trains the gated model further on all events, those included that were held
@@ -156,6 +157,13 @@ def as_of(dag_run: Any) -> datetime:
     return moment.astimezone(UTC)
 
 
+def data_interval(dag_run: Any) -> timedelta:
+    """How long before `as_of` the run's data interval starts: a day, where the schedule gives it no length."""
+    start, end = dag_run.data_interval_start, dag_run.data_interval_end
+    length: timedelta = end - start if start and end else timedelta()
+    return length or timedelta(days=1)
+
+
 def step(name: str, minutes: int) -> Any:
     """A task that calls the plain function of its name, on the run that the task before worked on."""
 
@@ -186,6 +194,7 @@ def record_answer(run: str) -> None:
             RunStore(run),
             approved=answer["chosen_options"] == [PUBLISH],
             by=user["name"] if user else "nobody, in time",
+            at=answer["responded_at"],
         )
 
 
@@ -196,7 +205,9 @@ def ingest() -> dict[str, Any]:
 
     context = get_current_context()
     dag_run = context["dag_run"]
-    settings = pipeline.triggered_settings(context["params"], dag_run.conf or {}, deployment, as_of(dag_run))
+    settings = pipeline.triggered_settings(
+        context["params"], dag_run.conf or {}, deployment, as_of(dag_run), data_interval(dag_run)
+    )
     with connections.use(connection):
         store = pipeline.start(settings, dag_run.run_id)
     return {"run": store.uri, **run_task("ingest", store.uri)}
@@ -205,7 +216,10 @@ def ingest() -> dict[str, Any]:
 @task.branch(doc_md=HELP["ask"], execution_timeout=timedelta(minutes=5))
 def ask(before: dict[str, Any]) -> str:
     """Where a person must decide, to them."""
-    return "approve" if before["asks"] else "refit"
+    from sasrec_tasks import approval
+    from sasrec_tasks.artifacts import RunStore
+
+    return "approve" if approval.waits(RunStore(before["run"])) else "refit"
 
 
 def approve() -> HITLOperator:
@@ -246,7 +260,10 @@ def export(before: dict[str, Any]) -> dict[str, Any]:
     record_answer(before["run"])
     summary = run_task("export", before["run"])
     if not summary["published"]:
-        raise AirflowSkipException(f"{summary['table']} holds a newer run")
+        own = f"parquet+{before['run']}/export"
+        raise AirflowSkipException(
+            f"{summary['table']} holds a newer run: this run's rows are the table {own}"
+        )
     names = ("table", "version", "previous_version", "as_of", "rows", "users", "metrics")
     facts = {name: summary[name] for name in names}
     context = get_current_context()

@@ -30,11 +30,23 @@ def asks(store: RunStore) -> list[str]:
     return reasons
 
 
-def answer(store: RunStore, *, approved: bool, by: str) -> dict[str, Any]:
+def waits(store: RunStore) -> bool:
+    """Whether the verdict asks a person who has not approved yet.
+
+    Raises:
+        BadSettings: `gate` has not finished.
+    """
+    verdict = store.read_json("gate", VERDICT)
+    given = _given(store)
+    return bool(verdict["asks"]) and not (given and _is_of(given, verdict) and given["approved"])
+
+
+def answer(store: RunStore, *, approved: bool, by: str, at: datetime | None = None) -> dict[str, Any]:
     """Write down what a person has decided; a later answer takes the place of an earlier one.
 
     Args:
         by: who it was.
+        at: when, with a time zone; now, if not given.
 
     Raises:
         BadSettings: the verdict asks for no answer, or `gate` has not finished.
@@ -45,7 +57,7 @@ def answer(store: RunStore, *, approved: bool, by: str) -> dict[str, Any]:
     given = {
         "approved": approved,
         "by": by,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "at": (at or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
         "model": verdict["model"],
         "asks": verdict["asks"],
     }
@@ -68,13 +80,17 @@ def require(store: RunStore, verdict: dict[str, Any]) -> None:
     given = _given(store)
     reasons = "; ".join(verdict["asks"])
     then = "refit and export" if "refit" in verdict else "export"
-    if given is None or (given["model"], given["asks"]) != (verdict["model"], verdict["asks"]):
+    if given is None or not _is_of(given, verdict):
         raise GateRefused(
             f"the table is left as it is until a person approves: {reasons}. "
             f"`sasrec-tasks approve --run-id {store.run_id}`, then {then} again"
         )
     if not given["approved"]:
         raise GateRefused(f"the table is left as it is: {given['by']} did not approve: {reasons}")
+
+
+def _is_of(given: dict[str, Any], verdict: dict[str, Any]) -> bool:
+    return (given["model"], given["asks"]) == (verdict["model"], verdict["asks"])
 
 
 def _given(store: RunStore) -> dict[str, Any] | None:

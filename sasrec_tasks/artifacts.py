@@ -97,11 +97,13 @@ class RunStore:
     # Settings
 
     def freeze(self, settings: Settings) -> Settings:
-        """Keep the run's settings; the moment `as_of` of a run that was started before stays."""
+        """Keep the run's settings; the data interval of a run that was started before stays."""
         try:
             before = self._read_json(SETTINGS)
             if before is not None and settings.as_of is None:
-                settings = settings.model_copy(update={"as_of": from_names(before).as_of})
+                kept = from_names(before)
+                start = settings.data_interval_start or kept.data_interval_start
+                settings = settings.model_copy(update={"as_of": kept.as_of, "data_interval_start": start})
             if settings.as_of is None:
                 settings = settings.model_copy(update={"as_of": datetime.now(UTC)})
             self._write(SETTINGS, json.dumps(as_names(settings), indent=2).encode())

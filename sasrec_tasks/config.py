@@ -400,8 +400,9 @@ class Settings(Group):
     """All settings of a run, kept as `settings.json` in its folder."""
 
     source: str = Field(default="", title="Source")
-    """Interactions: a parquet file, a folder, a glob, an fsspec URL of one, with {date} or {as_of} in it if need be;
-    a Delta table; or a database, `connection:ID` with `ingest.query`."""
+    """Interactions: a parquet file, a folder, a glob, an fsspec URL of one, or a Delta table, with {date},
+    {data_interval_start} or {data_interval_end} in it if need be; or a database, `connection:ID` with
+    `ingest.query`."""
 
     store: str = Field(default="", title="Store")
     """Folder or fsspec URL that holds a folder per run."""
@@ -412,6 +413,10 @@ class Settings(Group):
 
     as_of: Moment | None = Field(default=None, title="As of")
     """Events at or after this moment are not read. None: the run's data interval end, or now."""
+
+    data_interval_start: Moment | None = Field(default=None, title="Data interval start")
+    """What {data_interval_start} stands for in a path. None: in Airflow, the start of the run's data interval, or a day
+    before `as_of`; a run of the command line has none."""
 
     ingest: Ingest = Ingest()
     validate_: Validate = Field(default=Validate(), alias="validate")

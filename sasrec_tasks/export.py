@@ -3,7 +3,8 @@
 Rows are made a block of users at a time and streamed into the commit. A run is published once: if
 the table holds its rows, nothing is written. After a rollback it holds them no longer, so that
 running `export` again publishes the run again. A run of an earlier `as_of` than what is published
-(a backfill) does not replace it; its rows stay in its own folder.
+(a backfill) does not replace it; its rows stay in its own folder, where the table's reader reads them
+as `parquet+<run's folder>/export`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.progress import bar
 from sasrec_tasks.rows import Rows
 from sasrec_tasks.tables import Published, Superseded, Tables, open_tables
-from sasrec_tasks.tables.protocol import RECOMMENDATIONS
+from sasrec_tasks.tables.parquet import PREFIX, write_alone
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,15 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
     tables = open_tables(settings.table)
     weights = trained.served_by(settings)
     refitted = _refitted(store, settings, rows) if weights == trained.REFITTED else None
+    metadata = {
+        "store": store.store,
+        "model": trained.model_hash(store, weights),
+        **({"gated_model": trained.model_hash(store)} if refitted else {}),
+        "content": _content(store, settings, narrowed),
+        "metrics": {name: metrics[name] for name in PROTOCOLS},
+        "data_interval": [contents.period(store, rows.data)[0], settings.as_of.isoformat()],
+        "forced": store.read_json("gate", VERDICT)["forced"],
+    }
     version: int | None = None
     with bar(
         "export", len(rows.data.events), "users"
@@ -127,25 +137,24 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
                 rows.popular(),
                 run_id=store.run_id,
                 as_of=settings.as_of,
-                metadata={
-                    "store": store.store,
-                    "model": trained.model_hash(store, weights),
-                    **({"gated_model": trained.model_hash(store)} if refitted else {}),
-                    "content": _content(store, settings, narrowed),
-                    "metrics": {name: metrics[name] for name in PROTOCOLS},
-                    "data_interval": [contents.period(store, rows.data)[0], settings.as_of.isoformat()],
-                    "forced": store.read_json("gate", VERDICT)["forced"],
-                },
+                metadata=metadata,
             ).version
         except Superseded as newer:
-            with pq.ParquetWriter(folder / OWN_ROWS, RECOMMENDATIONS, compression="zstd") as writer:
-                for batch in contract.checked(rows.batches(advance, weights)):
-                    writer.write_batch(batch)
+            write_alone(
+                folder,
+                contract.checked(rows.batches(advance, weights)),
+                rows.popular(),
+                run_id=store.run_id,
+                as_of=settings.as_of,
+                metadata=metadata,
+            )
             log.warning(
-                "export: %s: %s, later than this run's %s: not replaced, the rows are in this run's folder",
+                "export: %s: %s, later than this run's %s: not replaced, this run's rows are the table %s%s/export",
                 settings.table,
                 newer,
                 settings.as_of.isoformat(),
+                PREFIX,
+                store.uri,
             )
     written = _counts(
         tables.rows(version) if version is not None else pq.ParquetFile(folder / OWN_ROWS).iter_batches()

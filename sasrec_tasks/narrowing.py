@@ -57,8 +57,13 @@ class NarrowingTable:
     @cached_property
     def source(self) -> Source:
         """What it is read by."""
-        roots = self.settings.ingest.allowed_roots
-        return open_table(self.url, setting=self.setting, as_of=self.as_of, allowed_roots=roots)
+        return open_table(
+            self.url,
+            setting=self.setting,
+            as_of=self.as_of,
+            data_interval_start=self.settings.data_interval_start,
+            allowed_roots=self.settings.ingest.allowed_roots,
+        )
 
     @cached_property
     def contract(self) -> pandera.DataFrameSchema:

@@ -10,8 +10,8 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -34,6 +34,7 @@ LAST = "prune"
 """What comes after them, whatever became of them; no part of the run, so that it has neither folder nor marker."""
 
 PLACES = ("source", "store", "table")
+MOMENTS = ("as_of", "data_interval_start")
 
 
 def tasks_of(settings: Settings) -> tuple[str, ...]:
@@ -212,6 +213,7 @@ def triggered_settings(
     conf: Mapping[str, Any],
     deployment: Callable[[str], str | None],
     as_of: datetime,
+    data_interval: timedelta | None = None,
 ) -> Settings:
     """Settings of a run that someone triggered in the UI, by REST, or that the scheduler started.
 
@@ -221,6 +223,8 @@ def triggered_settings(
         deployment: reads what the operator has set: source, store, table, allowed_roots, the tables that narrow the
             export, and what is kept (`prune_keep_days` for `prune.keep_days`).
         as_of: the run's own moment, where the form leaves it empty.
+        data_interval: how long before `as_of` the run's data interval starts, where the form does not say; None: it
+            has none.
 
     Raises:
         BadSettings: unknown or operator-only settings, values out of bounds, or a place that is
@@ -236,7 +240,7 @@ def triggered_settings(
         if (text := deployment(name.replace(".", "_")))
     ]
     values = {**params, **conf, **parse_assignments(kept)}
-    left_empty = {name for name in (*PLACES, "as_of") if values.get(name) in ("", None)}
+    left_empty = {name for name in (*PLACES, *MOMENTS) if values.get(name) in ("", None)}
     chosen = from_names({n: value for n, value in values.items() if n not in left_empty}, where="conf")
     own = {name: deployment(name) or "" for name in PLACES}
     narrowed = {name: deployment(name) or None for name in NARROWING_TABLES}
@@ -255,7 +259,10 @@ def triggered_settings(
         for each in roots.places(place) if name == "table" else filter(None, [place]):
             roots.check(name, each, allowed_roots)
     update: dict[str, Any] = {name: getattr(chosen, name) or own[name] for name in PLACES}
-    update["as_of"] = chosen.as_of or as_of
+    update["as_of"] = end = chosen.as_of or as_of
+    if chosen.data_interval_start is None and data_interval is not None:
+        with suppress(OverflowError):  # before the year 1
+            update["data_interval_start"] = end - data_interval
     update["export"] = chosen.export.model_copy(update=narrowed)
     if chosen.source:  # `ingest` follows links, and holds what they lead to against the same list
         update["ingest"] = chosen.ingest.model_copy(update={"allowed_roots": allowed_roots})

@@ -40,8 +40,8 @@ def places(value: str) -> list[str]:
 
 
 def without_pattern(url: str) -> str:
-    """The folder that holds whatever a glob can match; a place without a pattern as it is."""
-    fixed = re.split(r"[*?\[]", url, maxsplit=1)[0]
+    """The folder that holds whatever a glob or a template can stand for; a place without a pattern as it is."""
+    fixed = re.split(r"[*?\[{]", url, maxsplit=1)[0]
     return url if fixed == url else fixed.rpartition("/")[0] or "/"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -53,6 +54,19 @@ def test_a_no_is_final_until_there_is_another_answer(place: Any) -> None:
     approval.answer(store, approved=True, by="bob")
     run_task("export", store.uri)
     assert published(place) == ["run", "yesterday"]
+
+
+def test_a_run_waits_until_a_person_has_approved_these_weights(place: Any) -> None:
+    store = asked(place)
+    assert approval.waits(store)
+    approval.answer(store, approved=False, by="ann")
+    assert approval.waits(store)  # a no may be thought over
+    moment = datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=1)))
+    given = approval.answer(store, approved=True, by="ann", at=moment)
+    assert given["at"] == "2026-01-02T02:00:00+00:00"
+    assert not approval.waits(store)
+    assert approval.waits(place.run("run", {**ASKS, "train.random_state": 2}, upto="gate"))
+    assert not approval.waits(RunStore(f"{place.store}/yesterday"))
 
 
 def test_an_approval_is_not_of_other_weights(place: Any) -> None:

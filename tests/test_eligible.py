@@ -344,7 +344,9 @@ def test_a_place_can_be_of_the_runs_own_day(narrowed: Narrowed) -> None:
     narrowed.write("stock-2026-01-02", ITEM_ID=ITEMS)
     rows = narrowed.lists(eligible_items=f"{narrowed.folder}/stock-{{as_of:%Y-%m-%d}}.parquet")
     assert set(rows["ITEM_ID"]) <= set(ITEMS[:30])
-    with pytest.raises(BadSettings, match=r"export\.eligible_items=.*\{as_of\}"):
+    with pytest.raises(BadSettings, match=r"export\.eligible_items=.*\{day\} is unknown"):
+        narrowed.start(eligible_items=f"{narrowed.folder}/stock-{{day}}.parquet")
+    with pytest.raises(BadSettings, match=r"export\.eligible_items=.*\{data_interval_end\}"):
         narrowed.start(eligible_items=f"{narrowed.folder}/stock-{{date}}.parquet")
 
 

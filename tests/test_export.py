@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.pipeline import run_task
-from sasrec_tasks.tables import open_tables
+from sasrec_tasks.tables import Recommendations, open_tables
 
 SCHEMA = {
     "USER_ID": pa.string(),
@@ -236,6 +237,19 @@ def test_a_backfill_does_not_replace_what_is_newer(place: Any) -> None:
     own = pq.read_table(store.folder("export") / "recommendations.parquet").to_pandas()
     check_lists(own, pd.read_parquet(place.source))
     assert set(own["RUN_ID"]) == {"january"}
+    reader = Recommendations(f"parquet+{store.uri}/export")  # the one that reads the table
+    pd.testing.assert_frame_equal(reader.to_pandas(), own)
+    assert (reader.run_id, reader.version) == ("january", 0)
+    assert reader.as_of == datetime(2024, 1, 1, tzinfo=UTC)
+    assert Recommendations(f"parquet+{store.uri}/export", version=0).users() == own["USER_ID"].nunique()
+    unknown = reader.for_user("nobody")
+    assert list(unknown["RANK"]) == list(range(1, len(unknown) + 1))
+    assert len(unknown) > 0
+    (Path(store.root) / "export" / "_SUCCESS").unlink()
+    files = [file for file in (Path(store.root) / "export").iterdir() if file.name != "export.json"]
+    written = {file.name: file.read_bytes() for file in files}
+    run_task("export", store.uri)
+    assert {file.name: file.read_bytes() for file in files} == written
 
 
 def test_an_old_publish_is_still_known_after_newer_ones(place: Any) -> None:

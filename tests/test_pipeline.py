@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,20 @@ def test_a_trigger_may_leave_places_to_the_deployment(tmp_path: Path) -> None:
     assert {name: getattr(settings, name) for name in pipeline.PLACES} == own
     assert settings.as_of == MOMENT
     assert settings.train.epochs == 3
+
+
+def test_the_data_interval_ends_at_as_of_and_starts_as_long_before_as_the_schedule_says() -> None:
+    own = dict.fromkeys(pipeline.PLACES, "/data")
+    day = timedelta(days=1)
+    found = pipeline.triggered_settings({}, {}, own.get, MOMENT, day)
+    assert (found.data_interval_start, found.as_of) == (MOMENT - day, MOMENT)
+    found = pipeline.triggered_settings({}, {"as_of": "2026-02-03T02:00"}, own.get, MOMENT, day)
+    assert found.data_interval_start == datetime(2026, 2, 2, 2, tzinfo=UTC)
+    found = pipeline.triggered_settings({"data_interval_start": "2026-01-01"}, {}, own.get, MOMENT, day)
+    assert found.data_interval_start == datetime(2026, 1, 1, tzinfo=UTC)
+    for as_of, interval in (("2026-02-03", None), ("0001-01-01", day)):
+        found = pipeline.triggered_settings({}, {"as_of": as_of}, own.get, MOMENT, interval)
+        assert found.data_interval_start is None
 
 
 def test_what_comes_by_conf_stays_under_the_operators_roots(tmp_path: Path) -> None:

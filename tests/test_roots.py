@@ -171,6 +171,9 @@ def test_the_message_names_setting_place_and_roots() -> None:
         ("/*", "/"),
         ("s3://bucket/data/[ab]", "s3://bucket/data"),
         ("s3://bucket/data/?", "s3://bucket/data"),
+        ("/data/{date:%Y/%m/%d}/*.parquet", "/data"),
+        ("s3://bucket/dumps/{data_interval_end:%Y-%m-%d}.parquet", "s3://bucket/dumps"),
+        ("/data/day-{as_of}/", "/data"),
     ],
 )
 def test_a_pattern_lies_in_its_folder(url: str, folder: str) -> None:

@@ -27,6 +27,7 @@ class ParquetSource:
         as_of: files of a day that had not ended by then are left out, where a part of their path says of which
             day they are (``arrival=2026-01-31``).
         since: so are files of days before, since events don't arrive before they happen.
+        data_interval_start: of the run, for a place with `{data_interval_start}` in it.
         arrival: name of the part of the path that says so.
         types: of columns in the path that are no text.
         allowed_roots: what links may lead to.
@@ -45,12 +46,14 @@ class ParquetSource:
         arrival: str,
         types: Mapping[str, pa.DataType],
         allowed_roots: tuple[str, ...] | None,
+        data_interval_start: datetime | None = None,
         setting: str = "source",
     ) -> None:
         self.types, self.setting = types, setting
+        self.data_interval_start = data_interval_start
         self.about: dict[str, Any] = {}
         self.cut_by: CutBy = "event time"
-        self.fs, dated = self._listed(source, as_of, since, arrival)
+        self.fs, dated = self._listed(source, as_of, since, arrival, allowed_roots)
         if files.is_local(self.fs):
             for file, _ in dated:  # a link below an allowed root may lead out of it
                 roots.check(setting, file.path, allowed_roots)
@@ -60,14 +63,26 @@ class ParquetSource:
         self.parts: list[Part] = [*found]
 
     def _listed(
-        self, source: str, as_of: datetime, since: datetime | None, arrival: str
+        self,
+        source: str,
+        as_of: datetime,
+        since: datetime | None,
+        arrival: str,
+        allowed_roots: tuple[str, ...] | None,
     ) -> tuple[Any, list[tuple[SourceFile, date | None]]]:
         """The files, and the day that each is of."""
         if not is_template(source):
             fs, found = list_files(source, self.setting)
             return fs, [(file, _day(file, arrival)) for file in found]
         dated, missing, fs = [], [], None
-        for day, place in expanded(source, as_of=as_of, since=since):
+        for day, place in expanded(
+            source,
+            as_of=as_of,
+            since=since,
+            data_interval_start=self.data_interval_start,
+            setting=self.setting,
+        ):
+            roots.check(self.setting, place, allowed_roots)  # a format can put in what leads out of them
             try:
                 fs, found = list_files(place, self.setting)
             except BadData:

@@ -6,7 +6,8 @@
      "popular": "publishes/…/popular.parquet", "kept": […]}
 
 It is replaced in one step. Files that it has named stay as they are until they are pruned: `kept` lists all that was
-published, and what can be served again is what has its files.
+published, and what can be served again is what has its files. Of a run whose rows replaced nothing, the folder
+`export/` is such a table of one version, whose files lie beside `CURRENT.json`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ PREFIX = "parquet+"
 POINTER = "CURRENT.json"
 PUBLISHES = "publishes"
 FILES = {"recommendations": "recommendations.parquet", "popular": "popular.parquet"}
+BESIDE = ""
+"""Place of files that lie beside `CURRENT.json`."""
 ROW_GROUP = 65_536
 """Rows; of a table in order of USER_ID, one group holds a user's."""
 
@@ -182,7 +185,7 @@ class ParquetTables:
             "version": version.version,
             "run_id": version.run_id,
             "as_of": version.as_of.isoformat(),
-            **{name: f"{version.place}/{file}" for name, file in FILES.items()},
+            **{name: f"{version.place}/{file}".lstrip("/") for name, file in FILES.items()},
             "kept": [
                 {
                     **asdict(entry),
@@ -204,7 +207,7 @@ class ParquetTables:
             ("recommendations", RECOMMENDATIONS, rows),
         ):
             with (
-                self.fs.open(f"{self.root}/{place}/{FILES[name]}", "wb") as file,
+                self.fs.open(self._file(place, name), "wb") as file,
                 pq.ParquetWriter(file, schema, compression="zstd") as writer,
             ):
                 for batch in batches:
@@ -218,9 +221,7 @@ class ParquetTables:
     def _dataset(self, version: int | None, name: str) -> ds.Dataset:
         found = self._versions().at(version, self.url)
         try:
-            return ds.dataset(
-                f"{self.root}/{found.place}/{FILES[name]}", filesystem=self.fs, format="parquet"
-            )
+            return ds.dataset(self._file(found.place, name), filesystem=self.fs, format="parquet")
         except FileNotFoundError as error:
             raise not_kept(self.url, found.version) from error
 
@@ -233,7 +234,11 @@ class ParquetTables:
         return found
 
     def _places(self) -> set[str]:
-        return _whole(self._publishes())
+        beside = all(self.fs.exists(self._file(BESIDE, name)) for name in FILES)
+        return _whole(self._publishes()) | ({BESIDE} if beside else set())
+
+    def _file(self, place: str, name: str) -> str:
+        return "/".join(filter(None, (self.root, place, FILES[name])))
 
     def _lock(self) -> AbstractContextManager[Any]:
         """Held while the pointer is replaced; on S3, its tag does that work, other object stores have nothing."""
@@ -243,6 +248,26 @@ class ParquetTables:
 
         Path(self.root).mkdir(parents=True, exist_ok=True)
         return FileLock(Path(self.root) / ".lock", timeout=600)
+
+
+def write_alone(
+    folder: Path,
+    rows: Iterator[pa.RecordBatch],
+    popular: pa.Table,
+    *,
+    run_id: str,
+    as_of: datetime,
+    metadata: dict[str, Any],
+) -> None:
+    """Write rows as the only version of a table into an empty folder, without folders in it; see `Tables.publish`.
+
+    The same rows give the same bytes.
+    """
+    tables = ParquetTables(f"{PREFIX}{folder}")
+    tables._write(BESIDE, rows, popular)
+    said = {**metadata, "run_id": run_id, "as_of": as_of.isoformat()}
+    version = Version(version=0, place=BESIDE, follows=None, run_id=run_id, as_of=as_of, metadata=said)
+    tables._point_at(version, Versions(), None)
 
 
 def _whole(publishes: dict[str, dict[str, files.File]]) -> set[str]:

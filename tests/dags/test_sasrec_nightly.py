@@ -7,9 +7,9 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,16 +56,13 @@ class Airflow:
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+def airflow(
+    tmp_path_factory: pytest.TempPathFactory, airflow_environment: Callable[[Path], dict[str, str]]
+) -> Airflow:
     home = tmp_path_factory.mktemp("airflow")
     generate(home / "interactions.parquet", users=300, items=2000, events=9000, seed=1)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "SASREC"))}
     environment = {
-        **kept,
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        **airflow_environment(home),
         "SASREC_SOURCE": str(home / "interactions.parquet"),
         "SASREC_STORE": str(home / "runs"),
         "SASREC_TABLE": str(home / "recommendations"),
@@ -187,6 +184,21 @@ def test_as_of_is_the_end_of_the_interval_or_the_moment_of_the_trigger(
 ) -> None:
     run = SimpleNamespace(run_type=run_type, data_interval_end=interval_end, run_after=TRIGGERED)
     assert dag_module.as_of(run) == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (MIDNIGHT - timedelta(hours=6), MIDNIGHT, timedelta(hours=6)),
+        (MIDNIGHT, MIDNIGHT, timedelta(days=1)),  # as Airflow makes it of a cron string, by default
+        (None, None, timedelta(days=1)),
+    ],
+)
+def test_a_night_is_of_the_day_before_it_unless_the_schedule_says_otherwise(
+    dag_module: Any, start: datetime | None, end: datetime | None, expected: timedelta
+) -> None:
+    run = SimpleNamespace(data_interval_start=start, data_interval_end=end)
+    assert dag_module.data_interval(run) == expected
 
 
 def test_the_whole_dag_runs(airflow: Airflow, finished: subprocess.CompletedProcess[str]) -> None:

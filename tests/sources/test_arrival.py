@@ -150,20 +150,73 @@ def test_a_place_for_each_day_of_the_look_back(front: Any) -> None:
     assert [place[-20:] for place in found["places_missing"]] == ["2026/01/03/*.parquet"]
 
 
-def test_the_day_of_the_run_in_a_path(front: Any) -> None:
+@pytest.mark.parametrize(
+    ("field", "item"), [("data_interval_end", "i5"), ("as_of", "i5"), ("data_interval_start", "i4")]
+)
+def test_the_data_interval_of_the_run_in_a_path(front: Any, field: str, item: str) -> None:
     for day in (4, 5):
         front.write(events((f"i{day}", 1.5)), f"dumps/2026-01-0{day}.parquet")
     store = front.run(
-        f"{front.folder}/dumps/{{as_of:%Y-%m-%d}}.parquet", upto="ingest", as_of="2026-01-05T02:00"
+        f"{front.folder}/dumps/{{{field}:%Y-%m-%d}}.parquet",
+        upto="ingest",
+        as_of="2026-01-05T02:00",
+        data_interval_start="2026-01-04T02:00",
     )
+    assert read(store) == [item]
+
+
+def test_both_ends_of_the_data_interval_in_a_path(front: Any) -> None:
+    front.write(events(("i", 1.5)), "dumps/2026-01-04T02_2026-01-05T02/part.parquet")
+    store = front.run(
+        f"{front.folder}/dumps/{{data_interval_start:%Y-%m-%dT%H}}_{{data_interval_end:%Y-%m-%dT%H}}",
+        upto="ingest",
+        as_of="2026-01-05T02:00",
+        data_interval_start="2026-01-04T02:00",
+    )
+    assert read(store) == ["i"]
+
+
+def test_a_delta_table_of_the_runs_own_day(front: Any) -> None:
+    names = ["USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP"]
+    for day in (4, 5):
+        rows = pa.table([list(column) for column in zip(*events((f"i{day}", 1.5)), strict=True)], names=names)
+        write_deltalake(str(front.folder / f"dumps/2026-01-0{day}"), rows)
+    place = f"{front.folder}/dumps/{{data_interval_end:%Y-%m-%d}}"
+    store = front.run(place, upto="ingest", as_of="2026-01-05T02:00")
     assert read(store) == ["i5"]
+    assert manifest(store)["delta_version"] == 0
+
+
+def test_a_run_that_airflow_did_not_start_has_to_be_told_where_its_data_interval_starts(front: Any) -> None:
+    source = front.write(events(("i4", 1.5)), "2026-01-04.parquet").replace(
+        "2026-01-04", "{data_interval_start:%Y-%m-%d}"
+    )
+    with pytest.raises(BadSettings, match=r"no data interval.*set the setting data_interval_start"):
+        front.run(source, upto="ingest", as_of="2026-01-05")
+    with pytest.raises(BadSettings, match=r"2026-01-06T00:00:00\+00:00\) is later than as_of"):
+        front.run(source, upto="ingest", as_of="2026-01-05", data_interval_start="2026-01-06", run_id="x")
+    store = front.run(source, upto="ingest", as_of="2026-01-05", data_interval_start="2026-01-04")
+    assert read(store) == ["i4"]
+    assert store.freeze(store.settings().model_copy(update={"as_of": None, "data_interval_start": None})) == (
+        store.settings()
+    )
+
+
+def test_a_format_leads_to_no_place_outside_the_allowed_roots(front: Any) -> None:
+    front.write(events(("i", 1.5)), "secret/part.parquet")
+    inside = f"{front.folder}/inside"
+    source = f"{inside}/{{date:..%Z}}/secret"  # a date has no time zone: the format leaves the two dots
+    settings = {"ingest__allowed_roots": [inside, f"{front.folder}/runs", f"{front.folder}/table"]}
+    with pytest.raises(BadSettings, match=r"source=.*outside the allowed roots"):
+        front.run(source, upto="ingest", ingest__lookback_days=3, **settings)
 
 
 def test_templates_that_mean_nothing_are_refused(front: Any) -> None:
     with pytest.raises(BadSettings, match="lookback_days"):
         front.run(f"{front.folder}/{{date}}.parquet", upto="ingest")
-    with pytest.raises(BadSettings, match=r"\{night\} is unknown"):
-        front.run(f"{front.folder}/{{night}}.parquet", upto="ingest")
+    for name in ("night", "data_interval", " ds ", "data-interval-end", ""):
+        with pytest.raises(BadSettings, match=rf"\{{{name}\}} is unknown.*\{{data_interval_end\}}"):
+            front.run(f"{front.folder}/{{{name}}}.parquet", upto="ingest")
     with pytest.raises(BadData, match="none of the 3 places"):
         front.run(f"{front.folder}/{{date}}.parquet", upto="ingest", ingest__lookback_days=3)
 
