@@ -42,12 +42,14 @@ RECTOOLS_SOFTMAX = {**RECTOOLS, "n_factors": 64, "n_heads": 2, "loss": "softmax"
 PAPER = read_yaml(HERE / "recipes" / "paper.yaml")
 OURS_BCE = {
     **PAPER,
+    "train.blocks": "narrow",  # the paper's feed-forward net, and RecTools'
     "train.windows": "last",
     "train.num_negatives": 1,
     "train.negative_sampling": "other",
     "train.dropout_rate": 0.2,
 }
-"""The same sizes, loss, positions and dropout as the peers, but for that on attention weights."""
+"""The same loss, positions and dropout as the peers, but for that on attention weights, and RecTools' sizes:
+scikit-rec's feed-forward net is four times as wide."""
 
 OURS_QUICK = read_yaml(HERE / "recipes" / "pipeline.yaml")
 """What reaches a quality soonest: the pipeline's defaults."""

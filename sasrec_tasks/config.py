@@ -122,10 +122,11 @@ class Train(Group):
     num_heads: int = Field(default=2, ge=1, le=64, title="Heads", json_schema_extra={"section": "model"})
     """Attention heads."""
 
-    blocks: Literal["plain", "gated"] = Field(
+    blocks: Literal["plain", "narrow", "gated"] = Field(
         default="gated", title="Kind of blocks", json_schema_extra={"section": "model"}
     )
-    """As in the paper, or with gated residual branches and a gated feed-forward net."""
+    """Plain: a feed-forward net four times as wide as the embeddings, with GELU. Narrow: as wide as they are, with ReLU,
+    as in the paper. Gated: SwiGLU, and gated residual branches."""
 
     dropout_rate: float = Field(
         default=0.1, ge=0, lt=1, title="Dropout", json_schema_extra={"section": "model"}

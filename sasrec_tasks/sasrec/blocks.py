@@ -163,6 +163,19 @@ class GatedLinear(nn.Module):
         return out
 
 
+def feed_forward(config: SASRecConfig) -> nn.Module:
+    """The net that every slot goes through by itself.
+
+    Plain: four times as wide as the embeddings, with GELU, as transformers have it since GPT-2. Narrow: as wide as
+    they are, with ReLU (paper, section III-B); half the operations of a block. Gated: SwiGLU.
+    """
+    d = config.hidden_units
+    if config.blocks == "gated":
+        return GatedLinear(d, config.dropout_rate)
+    hidden, activation = (d, nn.ReLU()) if config.blocks == "narrow" else (4 * d, nn.GELU())
+    return nn.Sequential(nn.Linear(d, hidden), activation, Dropout(config.dropout_rate), nn.Linear(hidden, d))
+
+
 class Gate(nn.Module):
     """How much of a residual branch is let in, 0 to 2 per channel, by what it is added to; starts at 1.
 
@@ -198,16 +211,7 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.attention_gate = Gate(d) if is_gated else Ungated()
         self.feed_forward_norm = nn.LayerNorm(d)
-        self.feed_forward = (
-            GatedLinear(d, config.dropout_rate)
-            if is_gated
-            else nn.Sequential(
-                nn.Linear(d, 4 * d),
-                nn.GELU(),
-                Dropout(config.dropout_rate),
-                nn.Linear(4 * d, d),
-            )
-        )
+        self.feed_forward = feed_forward(config)
         self.feed_forward_gate = Gate(d) if is_gated else Ungated()
         self.dropout = Dropout(config.dropout_rate)
 

@@ -1,6 +1,6 @@
 """SASRec (Kang & McAuley, ICDM 2018): a causal transformer over a user's items.
 
-Pre-norm blocks, plain or gated, learned or rotary positions, output scores by the input embedding
+Pre-norm blocks, plain, narrow or gated, learned or rotary positions, output scores by the input embedding
 itself.
 
 Rows are laid out oldest first with the padding at the end, while learned *positions* are counted from

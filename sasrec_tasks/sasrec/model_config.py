@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 Positions = Literal["learned", "rotary"]
-Blocks = Literal["plain", "gated"]
+Blocks = Literal["plain", "narrow", "gated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class SASRecConfig:
     num_items: int
     hidden_units: int = 50  # width d of embeddings and attention
     num_blocks: int = 2
-    blocks: Blocks = "plain"  # or gated residual branches, and a gated feed-forward net
+    blocks: Blocks = "plain"  # what the feed-forward net is like: see `blocks.feed_forward`
     num_heads: int = 1
     dropout_rate: float = 0.2  # on embeddings, attention weights and feed-forward
     attention_dropout: bool = True  # without it, attention weights are never held: twice as fast on CPU

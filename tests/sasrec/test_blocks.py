@@ -107,6 +107,11 @@ def test_a_gated_net_costs_about_as_much_as_a_plain_one(width: int) -> None:
     assert gated <= 1.1 * plain + 48
 
 
+def test_a_narrow_net_is_as_wide_as_the_embeddings() -> None:
+    net = Block(SASRecConfig(num_items=1, hidden_units=6, blocks="narrow")).feed_forward
+    assert {tuple(weight.shape) for weight in net.parameters()} == {(6, 6), (6,)}
+
+
 def test_the_convolution_starts_as_nothing_and_mixes_the_last_slots() -> None:
     convolution = CausalConvolution(3, 4)
     x = torch.randn(2, 7, 3)

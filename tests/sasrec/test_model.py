@@ -26,7 +26,9 @@ def seeded(model: SASRec, items: torch.Tensor) -> torch.Tensor:
     return out
 
 
-@pytest.mark.parametrize("sizes", [{}, {"conv_width": 4, "positions": "rotary", "blocks": "gated"}])
+@pytest.mark.parametrize(
+    "sizes", [{}, {"blocks": "narrow"}, {"conv_width": 4, "positions": "rotary", "blocks": "gated"}]
+)
 @pytest.mark.parametrize("training", [False, True])
 @given(history=st.lists(st.integers(1, 30), min_size=2, max_size=10), data=st.data())
 @settings(deadline=None, max_examples=40)
@@ -73,7 +75,7 @@ def test_padding_influences_nothing(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("blocks", ["plain", "gated"])
+@pytest.mark.parametrize("blocks", ["plain", "narrow", "gated"])
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 @given(rows=st.lists(histories, min_size=1, max_size=6), data=st.data())
 @settings(deadline=None, max_examples=20)

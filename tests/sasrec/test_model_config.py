@@ -14,7 +14,7 @@ from sasrec_tasks.sasrec.model_config import SASRecConfig
         ({"num_blocks": 0}, "num_blocks must be at least 1"),
         ({"max_len": -1}, "max_len must be at least 1"),
         ({"hidden_units": 10, "num_heads": 3}, "must be divisible by num_heads"),
-        ({"blocks": "round"}, "blocks must be one of plain, gated"),
+        ({"blocks": "round"}, "blocks must be one of plain, narrow, gated"),
         ({"positions": "relative"}, "positions must be one of learned, rotary"),
         ({"positions": "rotary", "hidden_units": 6, "num_heads": 2}, "heads of even width.* is 3"),
         ({"dropout_rate": 1.0}, "dropout_rate must be in"),
