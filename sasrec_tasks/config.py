@@ -125,8 +125,8 @@ class Train(Group):
     blocks: Literal["plain", "narrow", "gated"] = Field(
         default="gated", title="Kind of blocks", json_schema_extra={"section": "model"}
     )
-    """Plain: a feed-forward net four times as wide as the embeddings, with GELU. Narrow: as wide as they are, with ReLU,
-    as in the paper. Gated: SwiGLU, and gated residual branches."""
+    """Plain: a feed-forward net four times as wide as the embeddings, with GELU. Narrow: as wide as they are, with
+    ReLU, as in the paper. Gated: SwiGLU, and gated residual branches."""
 
     dropout_rate: float = Field(
         default=0.1, ge=0, lt=1, title="Dropout", json_schema_extra={"section": "model"}

@@ -38,8 +38,8 @@ class SASRecEstimator:
     Args:
         hidden_units: width of embeddings and attention, divisible by num_heads.
         num_blocks: transformer blocks.
-        blocks: "plain"; "narrow": with the paper's feed-forward nets; "gated": residual branches and feed-forward nets with
-            gates.
+        blocks: "plain"; "narrow", with the paper's feed-forward nets; "gated", with gates in residual branches
+            and feed-forward nets.
         num_heads: attention heads.
         dropout_rate: on embeddings, attention weights and feed-forward nets.
         attention_dropout: without it, attention weights are spared: faster on a CPU.
