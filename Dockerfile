@@ -13,7 +13,7 @@ WORKDIR /build
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore ${PIP_ARGS} hatchling==1.33.0
 COPY pyproject.toml README.md ./
 RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-    extras = [project['optional-dependencies'][name] for name in ('airflow', 'train', 'postgres', 's3')]; \
+    extras = [project['optional-dependencies'][name] for name in ('airflow', 'alerts', 'train', 'postgres', 's3')]; \
     print(*project['dependencies'], *sum(extras, []), sep='\n')" > requirements.txt
 COPY schemas schemas
 COPY sasrec_tasks sasrec_tasks

@@ -15,19 +15,30 @@ It runs every night at 02:00 UTC; trigger it by hand to change a setting for one
 | `refit` | where `refit.enabled` is set, trains the gated model on all events, held-out ones too; otherwise skipped |
 | `export` | publishes every user's top k as one version of the table |
 | `prune` | removes versions and runs' folders that are old and not needed any more |
+| `alert` | tells people if something failed, or `gate` refused; otherwise skipped |
 
 **Re-running is safe.** A task that has done its work with the same inputs and settings finds that
 out and leaves. A cleared run goes on where it stopped, `train` at its next epoch. Nothing is
 published twice, and until `export` commits, and after any failure, the last good table is served.
 
 **Bad data and bad settings fail at once**, with a message that names file, column and value or the
-setting; other errors are tried again. If `gate` refused, read its log: to publish nevertheless,
-trigger a run with `gate.force_publish`.
+setting; other errors, and processes that were killed, are tried again, later each time. If `gate`
+refused, read its log: to publish nevertheless, trigger a run with `gate.force_publish`.
+
+**Marking a task failed, clearing it.** The task puts away what it had half done and ends, within five seconds; the
+next try, or the next night, starts from what was finished.
+
+**Pausing.** The task at work ends, the others of its run wait until the DAG is switched on again, and go on then.
+Nights that passed meanwhile are not made up for, but for the last one (`airflow backfill create`); a backfill of nights
+before the one that is served replaces nothing.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -35,23 +46,33 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import (
     Asset,
     Connection,
+    DeadlineAlert,
+    DeadlineReference,
     ExceptionRetryPolicy,
     Param,
     RetryAction,
     RetryRule,
+    SyncCallback,
     Variable,
     dag,
     get_current_context,
     task,
 )
 from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSkipException
+from airflow.sdk.lineage import get_hook_lineage_collector
 
 from sasrec_tasks.errors import RetryCannotHelp
 from sasrec_tasks.naming import form
 
 PUBLISH, LEAVE = "Publish", "Leave the table as it is"
 
+log = logging.getLogger(__name__)
+
+INTERACTIONS = Asset(name="sasrec_interactions", uri="sasrec://interactions")
 RECOMMENDATIONS = Asset(name="sasrec_recommendations", uri="sasrec://recommendations")
+
+FAILURE = "failure"
+"""XCom of what went wrong in a task."""
 
 HELP = {
     "ingest": """
@@ -133,6 +154,14 @@ only says which. It runs whatever became of the night, as soon as that has begun
 touched, and the next night goes on.
 **Re-running** decides anew by what is there.
 """,
+    "alert": """
+Tells people by e-mail or by a webhook what failed and why, where the report is, and what is served meanwhile; whom, the
+Variables `sasrec_alert_emails` and `sasrec_alert_webhook` say. Its log has the message even if they are not set.
+
+**If it fails:** the message could not be sent: its log says by which way, and why. The night's state is that of the
+tasks before.
+**Re-running** sends it again.
+""",
 }
 """Of each task: what it does, what a failure means, what re-running does."""
 
@@ -164,22 +193,72 @@ def data_interval(dag_run: Any) -> timedelta:
     return length or timedelta(days=1)
 
 
+def deadline() -> DeadlineAlert | None:
+    """Tells of a run that has not ended so many hours after it was queued; the run goes on.
+
+    The hours are SASREC_DEADLINE_HOURS of the environment in which DAGs are parsed. There is none by default, as
+    `airflow dags test` fails at the end of a DAG that has one (https://github.com/apache/airflow/issues/73428).
+    """
+    hours = float(os.environ.get("SASREC_DEADLINE_HOURS") or 0)
+    if not hours:
+        return None
+    return DeadlineAlert(
+        name="ended in time",
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(hours=hours),
+        callback=SyncCallback("sasrec_alerts.missed_deadline", kwargs={"hours": hours}),
+    )
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """While a task works: connections are Airflow's, SIGTERM ends it in order, `alert` will know what went wrong."""
+    from sasrec_tasks import connections, terminated
+
+    try:
+        with connections.use(connection), terminated.in_order():
+            yield
+    except AirflowSkipException:
+        raise
+    except BaseException as error:  # a timeout and SIGTERM, too
+        with suppress(Exception):
+            get_current_context()["ti"].xcom_push(FAILURE, f"{type(error).__name__}: {error}")
+        raise
+
+
+def add_lineage(kind: str, places: str) -> None:
+    """Tell lineage tools, if there are any, what is read ("input") or written ("output")."""
+    from sasrec_tasks import lineage
+
+    add = getattr(get_hook_lineage_collector(), f"add_{kind}_asset")
+    for address in lineage.addresses(places):
+        try:
+            add(get_current_context()["ti"].task, uri=address)
+        except ValueError as error:  # a provider knows better what its addresses look like
+            log.warning("%s: no lineage: %s", address, error)
+
+
 def step(name: str, minutes: int) -> Any:
     """A task that calls the plain function of its name, on the run that the task before worked on."""
 
-    @task(task_id=name, doc_md=HELP[name], execution_timeout=timedelta(minutes=minutes))
+    @task(
+        task_id=name,
+        doc_md=HELP[name],
+        execution_timeout=timedelta(minutes=minutes),
+        max_active_tis_per_dag=1 if name == "train" else None,  # a machine's memory is for one
+    )
     def call(before: dict[str, Any]) -> dict[str, Any]:
-        return {"run": before["run"], **run_task(name, before["run"])}
+        with at_work():
+            return {"run": before["run"], **run_task(name, before["run"])}
 
     return call
 
 
 def run_task(name: str, run: str) -> dict[str, Any]:
-    """One task of a run, which may look up connections."""
-    from sasrec_tasks import connections, pipeline
+    """One task of a run."""
+    from sasrec_tasks import pipeline
 
-    with connections.use(connection):
-        return pipeline.run_task(name, run)
+    return pipeline.run_task(name, run)
 
 
 def record_answer(run: str) -> None:
@@ -198,19 +277,20 @@ def record_answer(run: str) -> None:
         )
 
 
-@task(doc_md=HELP["ingest"], execution_timeout=timedelta(hours=2))
+@task(doc_md=HELP["ingest"], execution_timeout=timedelta(hours=2), inlets=[INTERACTIONS])
 def ingest() -> dict[str, Any]:
     """Start the run, then read the source."""
-    from sasrec_tasks import connections, pipeline
+    from sasrec_tasks import pipeline
 
     context = get_current_context()
     dag_run = context["dag_run"]
-    settings = pipeline.triggered_settings(
-        context["params"], dag_run.conf or {}, deployment, as_of(dag_run), data_interval(dag_run)
-    )
-    with connections.use(connection):
+    with at_work():
+        settings = pipeline.triggered_settings(
+            context["params"], dag_run.conf or {}, deployment, as_of(dag_run), data_interval(dag_run)
+        )
         store = pipeline.start(settings, dag_run.run_id)
-    return {"run": store.uri, **run_task("ingest", store.uri)}
+        add_lineage("input", settings.source)
+        return {"run": store.uri, **run_task("ingest", store.uri)}
 
 
 @task.branch(doc_md=HELP["ask"], execution_timeout=timedelta(minutes=5))
@@ -219,7 +299,8 @@ def ask(before: dict[str, Any]) -> str:
     from sasrec_tasks import approval
     from sasrec_tasks.artifacts import RunStore
 
-    return "approve" if approval.waits(RunStore(before["run"])) else "refit"
+    with at_work():
+        return "approve" if approval.waits(RunStore(before["run"])) else "refit"
 
 
 def approve() -> HITLOperator:
@@ -238,12 +319,14 @@ def approve() -> HITLOperator:
 @task(
     doc_md=HELP["refit"],
     execution_timeout=timedelta(hours=6),
+    max_active_tis_per_dag=1,
     trigger_rule="none_failed_min_one_success",  # `approve` may be skipped
 )
 def refit(before: dict[str, Any]) -> dict[str, Any]:
     """Train on what was held out, too, if a person has not said no."""
-    record_answer(before["run"])
-    summary = run_task("refit", before["run"])
+    with at_work():
+        record_answer(before["run"])
+        summary = run_task("refit", before["run"])
     if not summary["refitted"]:
         raise AirflowSkipException("refit.enabled is off: the table is made with the gated weights")
     return {"run": before["run"], **summary}
@@ -257,8 +340,10 @@ def refit(before: dict[str, Any]) -> dict[str, Any]:
 )
 def export(before: dict[str, Any]) -> dict[str, Any]:
     """Publish, and tell those who wait for the table."""
-    record_answer(before["run"])
-    summary = run_task("export", before["run"])
+    with at_work():
+        record_answer(before["run"])
+        summary = run_task("export", before["run"])
+        add_lineage("output", summary["table"])
     if not summary["published"]:
         own = f"parquet+{before['run']}/export"
         raise AirflowSkipException(
@@ -277,7 +362,33 @@ def prune() -> dict[str, Any]:
     begun = get_current_context()["ti"].xcom_pull(task_ids="ingest")
     if not begun:
         raise AirflowSkipException("the run was not begun")
-    return run_task("prune", begun["run"])
+    with at_work():
+        return run_task("prune", begun["run"])
+
+
+@task(doc_md=HELP["alert"], execution_timeout=timedelta(minutes=10), retries=2)
+def alert() -> None:
+    """Tell people what failed."""
+    import sasrec_alerts  # beside this file
+
+    from sasrec_tasks.artifacts import RunStore
+
+    context = get_current_context()
+    ti, run_id = context["ti"], context["dag_run"].run_id
+    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id]).get(run_id, {})
+    reasons = {
+        task: ti.xcom_pull(task_ids=task, key=FAILURE) or ""
+        for task, state in states.items()
+        if state == "failed"
+    }
+    if not reasons:
+        raise AirflowSkipException("nothing failed")
+    begun, table = ti.xcom_pull(task_ids="ingest"), ""
+    if begun:
+        with suppress(OSError, ValueError):  # it may be the store that failed
+            table = RunStore(begun["run"]).settings().table
+    if not sasrec_alerts.failed(run_id, reasons, table, context):
+        raise AirflowSkipException("nobody to tell: sasrec_alert_emails and sasrec_alert_webhook are not set")
 
 
 @dag(
@@ -285,6 +396,7 @@ def prune() -> dict[str, Any]:
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
+    deadline=deadline(),
     params={name: Param(default, **schema) for name, default, schema in form()},
     default_args={
         "retries": 3,
@@ -309,7 +421,8 @@ def sasrec_nightly() -> None:
     asked, refitted, published = ask(done), refit(done), export(done)
     asked >> approve() >> refitted
     asked >> refitted >> published
-    published >> prune().as_teardown()  # a failure of it is seen, and fails no night
+    pruned, alerted = prune(), alert()  # a failure of theirs is seen, and fails no night
+    published >> pruned.as_teardown() >> alerted.as_teardown()
 
 
 sasrec_nightly()

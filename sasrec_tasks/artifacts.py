@@ -1,8 +1,8 @@
 """A run's folder: names, atomic commits, and the marker that says a task is done.
 
 Two tries of one task can run at once. Each writes into a folder of its own beside; the first to
-commit wins, and the late one finds the marker and leaves. A task's folder counts only when its
-marker, written last, is there.
+commit wins, and the late one finds the marker and leaves, or fails if what it finds is of other inputs or
+settings than its own. A task's folder counts only when its marker, written last, is there.
 """
 
 from __future__ import annotations
@@ -24,12 +24,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from sasrec_tasks import filesystem, memory
+from sasrec_tasks import claims, files, filesystem, memory
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.files import replace
 from sasrec_tasks.naming import as_names, from_names
 
 log = logging.getLogger(__name__)
@@ -190,6 +187,9 @@ class RunStore:
 
         Returns:
             The summary of the work that was committed, by this try or by an earlier one.
+
+        Raises:
+            OSError: another try has committed meanwhile, on other inputs or settings. Its work stays.
         """
         fingerprint = self.fingerprint(task, reads, settings)
         done = self.marker(task)
@@ -200,18 +200,21 @@ class RunStore:
         memory.reset_peak()
         with self._try_folder(task) as folder:
             summary = work(folder)
-            files = {file.name: _describe(file) for file in sorted(folder.iterdir())}
+            described = {file.name: _describe(file) for file in sorted(folder.iterdir())}
             marker = Marker(
                 task=task,
                 fingerprint=fingerprint,
-                digest=_hash(sorted((name, described["sha256"]) for name, described in files.items())),
-                files=files,
+                digest=_hash(sorted((name, each["sha256"]) for name, each in described.items())),
+                files=described,
                 summary=summary,
                 seconds=round(time.monotonic() - started, 3),
                 finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 peak_rss_mb=memory.peak_mb(),
             )
-            return self._commit(folder, marker)
+            log.info(
+                "%s: %.1f s, at most %s MB of memory", task, marker.seconds, f"{marker.peak_rss_mb or 0:,}"
+            )
+            return self._commit(folder, marker, replaces=done)
 
     def _is_whole(self, marker: Marker) -> bool:
         """Whether a finished task's files are there, in the sizes (locally: bytes) that it wrote."""
@@ -240,24 +243,33 @@ class RunStore:
             inputs[name] = marker.digest
         return _hash([task, inputs, settings])
 
-    def _commit(self, folder: Path, marker: Marker) -> Summary:
-        task = marker.task
-        with self._lock(task):
+    def _commit(self, folder: Path, marker: Marker, *, replaces: Marker | None) -> Summary:
+        """Put a try's files in place, unless another try has committed since this one looked at `replaces`."""
+        task, place = marker.task, f"{self.root}/{marker.task}/{MARKER}"
+        with claims.held(self.fs, f"{self.root}/.{task}.lock") as check:
             winner = self.marker(task)
             if winner and winner.fingerprint == marker.fingerprint and self._is_whole(winner):
                 log.info("%s: another try was faster, this one leaves", task)
                 return winner.summary
+            if winner and winner != replaces:
+                raise OSError(
+                    f"{self.uri}/{task}: another try on other inputs or settings has finished meanwhile (at "
+                    f"{winner.finished_at}): it stays, and this late one leaves"
+                )
             if winner:
-                self.fs.rm_file(f"{self.root}/{task}/{MARKER}")
+                self.fs.rm_file(place)
                 for name in winner.files.keys() - marker.files.keys():
                     with suppress(FileNotFoundError):
                         self.fs.rm_file(f"{self.root}/{task}/{name}")
             for name in marker.files:
+                check()
                 if self.is_local:
                     (folder / name).replace(Path(self.root) / task / name)
                 else:  # whole objects: nothing is visible at a key before it is complete
                     self.fs.put_file(str(folder / name), f"{self.root}/{task}/{name}")
-            self._write(f"{task}/{MARKER}", json.dumps(asdict(marker), indent=1).encode())
+            check()
+            content = json.dumps(asdict(marker), indent=1).encode()
+            files.replace(self.fs, place, content, expected="" if files.is_s3(self.fs) else None)
         return marker.summary
 
     # What tries of one task share
@@ -301,15 +313,6 @@ class RunStore:
         with tempfile.TemporaryDirectory(prefix=prefix, dir=root) as name:
             yield Path(name)
 
-    @contextmanager
-    def _lock(self, task: str) -> Iterator[None]:
-        """Held while committing. Remote stores have none: there a reader checks the files' sizes."""
-        if not self.is_local:
-            yield
-            return
-        with FileLock(Path(self.root) / f".{task}.lock", timeout=600):
-            yield
-
     def _read_json(self, name: str) -> Any | None:
         try:
             return json.loads(self.fs.cat_file(f"{self.root}/{name}"))
@@ -318,7 +321,7 @@ class RunStore:
 
     def _write(self, name: str, content: bytes) -> None:
         """Replace a file: readers see the old content or the new, whole."""
-        replace(self.fs, f"{self.root}/{name}", content)
+        files.replace(self.fs, f"{self.root}/{name}", content)
 
 
 def write_json(file: Path, value: Any) -> None:

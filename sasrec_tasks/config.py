@@ -397,6 +397,14 @@ class Prune(Group):
     """Only log what would be removed."""
 
 
+class Metrics(Group):
+    """What is told to those who watch over the nights."""
+
+    textfile: str | None = Field(default=None, title="Text file", json_schema_extra=OPERATOR_ONLY)
+    """A file that ends in `.prom`, replaced after each run by its figures, for Prometheus's node_exporter
+    (`--collector.textfile.directory`). None: none."""
+
+
 class Settings(Group):
     """All settings of a run, kept as `settings.json` in its folder."""
 
@@ -428,6 +436,7 @@ class Settings(Group):
     refit: Refit = Refit()
     export: Export = Export()
     prune: Prune = Prune()
+    metrics: Metrics = Metrics()
 
     model_config = ConfigDict(populate_by_name=True)
 

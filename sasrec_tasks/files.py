@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 
+class Changed(OSError):  # noqa: N818 - it says what is the case
+    """A file is not what it was when it was looked at: it was not replaced."""
+
+
 def is_local(fs: Any) -> bool:
     """Whether paths of a file system are those of this machine."""
     return bool(getattr(fs, "local_file", False))
@@ -68,7 +72,8 @@ def replace(fs: Any, path: str, content: bytes, *, expected: str | None = None) 
         expected: the `tag` that the old content had when it was looked at; None takes any.
 
     Raises:
-        OSError: the content is not the expected one any more, and stays.
+        Changed: the content is not the expected one any more, and stays.
+        OSError: the place can't be written to.
     """
     if not is_local(fs):
         _put(fs, path, content, expected)  # an object is not seen before it is complete
@@ -95,5 +100,5 @@ def _put(fs: Any, path: str, content: bytes, expected: str | None) -> None:
             errno.EINVAL,
             errno.EBUSY,
         ):
-            raise OSError(f"{path}: was written to by another run meanwhile: try again ({error})") from error
+            raise Changed(f"{path}: was written to by another run meanwhile: try again ({error})") from error
         raise

@@ -35,6 +35,7 @@ SECTIONS = {
     "refit": "publishing",
     "export": "publishing",
     "prune": "publishing",
+    "metrics": "publishing",
 }
 """Task → where its settings stand in the form; a setting may say otherwise."""
 

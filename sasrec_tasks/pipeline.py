@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from sasrec_tasks import roots
@@ -22,6 +22,9 @@ from sasrec_tasks.config import NARROWING_TABLES, Settings
 from sasrec_tasks.errors import BadSettings, GateRefused, RetryCannotHelp
 from sasrec_tasks.naming import fields, from_names, is_operator_only, parse_assignments
 from sasrec_tasks.run_folders import in_store
+
+if TYPE_CHECKING:
+    from sasrec_tasks.runs import Ending
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +106,6 @@ def run_task(task: str, run: str) -> Summary:
         task: one of `TASKS`, `REFIT` or `LAST`.
         run: URL of the run's folder.
     """
-    from sasrec_tasks import runs
-
     store = RunStore(run)
     settings = store.settings()
     module = importlib.import_module(f"sasrec_tasks.{task}")  # torch and the like only where needed
@@ -113,12 +114,24 @@ def run_task(task: str, run: str) -> Summary:
     except RetryCannotHelp as error:
         if task == LAST:
             raise  # what became of the run is written down
-        ending: runs.Ending = "refused" if isinstance(error, GateRefused) else "failed"
-        runs.record(store, settings, task=task, ending=ending, reason=str(error))
+        _ended(store, settings, task, "refused" if isinstance(error, GateRefused) else "failed", str(error))
         raise
     if task == "export":
-        runs.record(store, settings, task=task, ending="published" if summary["published"] else "superseded")
+        _ended(store, settings, task, "published" if summary["published"] else "superseded")
     return summary
+
+
+def _ended(store: RunStore, settings: Settings, task: str, ending: Ending, reason: str = "") -> None:
+    """Write down what became of a run."""
+    from sasrec_tasks import runs, textfile
+    from sasrec_tasks.tables import open_tables
+
+    row = runs.record(store, settings, task=task, ending=ending, reason=reason)
+    if row and (file := settings.metrics.textfile):
+        served = None
+        with suppress(OSError, ValueError):
+            served = next(open_tables(settings.table).published(), None)
+        textfile.write(file, row, roots.places(settings.table)[0], served)
 
 
 def run_all(
@@ -221,7 +234,7 @@ def triggered_settings(
         params: the form's values, by the settings' names.
         conf: what came with the trigger; Airflow lets unknown keys through, this does not.
         deployment: reads what the operator has set: source, store, table, allowed_roots, the tables that narrow the
-            export, and what is kept (`prune_keep_days` for `prune.keep_days`).
+            export, what is kept (`prune_keep_days` for `prune.keep_days`) and what is told (`metrics_textfile`).
         as_of: the run's own moment, where the form leaves it empty.
         data_interval: how long before `as_of` the run's data interval starts, where the form does not say; None: it
             has none.
@@ -236,7 +249,7 @@ def triggered_settings(
     kept = [
         f"{name}={text}"
         for name, field in fields()
-        if name.startswith("prune.") and is_operator_only(field)
+        if name.startswith(("prune.", "metrics.")) and is_operator_only(field)
         if (text := deployment(name.replace(".", "_")))
     ]
     values = {**params, **conf, **parse_assignments(kept)}

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from sasrec_tasks.artifacts import Marker, RunStore
@@ -26,6 +28,9 @@ from sasrec_tasks.tables import open_tables
 log = logging.getLogger(__name__)
 
 Ending = Literal["published", "superseded", "refused", "failed"]
+
+ATTEMPTS = 5
+"""To write a row down while others write theirs."""
 
 MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -76,12 +81,21 @@ def url_of(table: str, store: str) -> str:
     return f"{folder}_runs" if folder else f"{store.rstrip('/')}/.runs"
 
 
-def record(store: RunStore, settings: Settings, *, task: str, ending: Ending, reason: str = "") -> None:
-    """Write a run's row, in the place of an earlier one; a failure is a warning, what was published stays so."""
+def record(
+    store: RunStore, settings: Settings, *, task: str, ending: Ending, reason: str = ""
+) -> dict[str, Any] | None:
+    """Write a run's row, in the place of an earlier one; a failure is a warning, what was published stays so.
+
+    Returns:
+        The row; None if the run's folder can't be read.
+    """
+    row = None
     try:
-        _upsert(url_of(settings.table, store.store), _row(store, settings, task, ending, reason))
+        row = _row(store, settings, task, ending, reason)
+        _upsert(url_of(settings.table, store.store), row)
     except (DeltaError, OSError) as error:
         log.warning("runs: %s could not be written down: %s", store.run_id, error)
+    return row
 
 
 def read(url: str) -> pa.Table:
@@ -99,20 +113,26 @@ def read(url: str) -> pa.Table:
 
 
 def _upsert(url: str, row: dict[str, Any]) -> None:
+    """Write a row in the place of that of the same run; another writer's row stays."""
     rows = pa.Table.from_pylist([row], RUNS)
-    try:
-        table = DeltaTable(url)
-    except TableNotFoundError:
-        write_deltalake(url, rows, mode="append")
-        return
-    merge = table.merge(
-        rows,
-        predicate="old.RUN_ID = new.RUN_ID",
-        source_alias="new",
-        target_alias="old",
-        merge_schema=True,
-    )
-    merge.when_matched_update_all().when_not_matched_insert_all().execute()
+    for attempt in range(ATTEMPTS):
+        try:
+            write_deltalake(url, RUNS.empty_table(), mode="ignore")  # where there is no table yet
+            merge = DeltaTable(url).merge(
+                rows,
+                predicate="old.RUN_ID = new.RUN_ID",
+                source_alias="new",
+                target_alias="old",
+                merge_schema=True,
+                # on top of what was looked at: rows that two tries of a task add at once are no conflict to Delta Lake
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+            merge.when_matched_update_all().when_not_matched_insert_all().execute()
+            return
+        except DeltaError:  # another one has written meanwhile; of the first version, no class says so
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0.05, 0.5))
 
 
 def _row(store: RunStore, settings: Settings, task: str, ending: Ending, reason: str) -> dict[str, Any]:

@@ -373,12 +373,27 @@ def test_clearing_up_spares_tries_that_still_work(tmp_path: Path) -> None:
 
     def slow(folder: Path) -> dict[str, Any]:
         (folder / "file.txt").write_text("slow")
-        store.once("train", Work("quick"), settings={"a": 1})
+        store.once("train", Work("slow"), settings={"a": 1})
         assert (folder / "file.txt").read_text() == "slow"
         return {}
 
-    store.once("train", slow, settings={"a": 2})
+    store.once("train", slow, settings={"a": 1})
     assert (store.folder("train") / "file.txt").read_text() == "slow"
+
+
+def test_a_late_one_does_not_replace_what_was_done_meanwhile_on_other_inputs(store: RunStore) -> None:
+    store.once("train", Work("before"), settings={"a": 0})
+
+    def late(folder: Path) -> dict[str, Any]:
+        (folder / "file.txt").write_text("late")
+        RunStore(store.uri).once("train", Work("newer"), settings={"a": 2})
+        return {}
+
+    with pytest.raises(OSError, match=r"finished meanwhile .*: it stays, and this late one leaves"):
+        store.once("train", late, settings={"a": 1})
+    assert (store.folder("train") / "file.txt").read_text() == "newer"
+    store.once("train", Work("again"), settings={"a": 1})  # a new try, that knows of it, may
+    assert (store.folder("train") / "file.txt").read_text() == "again"
 
 
 def test_the_marker_is_written_last(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,16 @@ def test_the_command_prints_them(place: Any, command: Callable[..., Any]) -> Non
     assert command("history", "--table", place.table, "--picture", str(picture)).out == shown.out
     assert "published" in picture.read_text()
     assert command("history", "--table", place.table, "--picture", "history.gif").status == 2
+
+
+def test_rows_that_are_written_at_once_are_all_there_and_once(place: Any, finished: Any) -> None:
+    url = f"{place.table}_runs"
+    row = {**written(finished)["first"], "REASON": None}
+    names = ["one", "one", "two", "three"]
+
+    def write(name: str) -> None:
+        runs._upsert(url, {**row, "RUN_ID": name})
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(write, names))
+    assert sorted(found["RUN_ID"] for found in runs.read(url).to_pylist()) == ["one", "three", "two"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -61,7 +61,9 @@ class Checkpoint:
             "history": json.dumps([asdict(epoch) for epoch in state.history]),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        beside = self.path.with_name(
+            f".{self.path.name}.{secrets.token_hex(4)}"
+        )  # in pods, tries share a pid
         try:
             save_file(tensors, beside, metadata=metadata)
             beside.replace(self.path)

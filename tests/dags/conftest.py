@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import base64
+import email
+import email.policy
 import json
 import os
 import secrets
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Message
+
+from sasrec_tasks.generate import generate
 
 ROOT = Path(__file__).parents[2]
 AIRFLOW = Path(sys.executable).with_name("airflow")
@@ -38,10 +47,77 @@ def airflow_at(home: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
-def airflow_environment() -> Callable[[Path], dict[str, str]]:
-    """Folder → environment of an Airflow in it."""
-    return airflow_at
+LINEAGE = """
+import json, os
+from pathlib import Path
+
+from airflow.listeners import hookimpl
+from airflow.plugins_manager import AirflowPlugin
+from airflow.sdk.lineage import HookLineageReader, get_hook_lineage_collector
+
+
+class Listener:
+    @hookimpl
+    def on_task_instance_success(self, previous_state, task_instance):
+        found = get_hook_lineage_collector().collected_assets
+        told = {kind: [each.asset.uri for each in getattr(found, kind)] for kind in ("inputs", "outputs")}
+        (Path(os.environ["AIRFLOW_HOME"]) / "lineage.json").write_text(json.dumps(told))
+
+
+class Plugin(AirflowPlugin):
+    name = "lineage"
+    hook_lineage_readers = [HookLineageReader]
+    listeners = [Listener()]
+"""
+"""A plugin that reads lineage as OpenLineage's provider does, and writes down what a process has told so far."""
+
+
+@dataclass(frozen=True)
+class EmbeddedAirflow:
+    """Airflow on a database of its own, with its operator's places and no scheduler."""
+
+    home: Path
+    environment: Mapping[str, str]
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [AIRFLOW, *arguments],
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def test_run(
+        self, conf: Mapping[str, Any], dag: str = "sasrec_nightly"
+    ) -> subprocess.CompletedProcess[str]:
+        return self.run("dags", "test", dag, "--conf", json.dumps(conf))
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(self.home / "airflow.db") as database:
+            return database.execute(sql).fetchall()
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> EmbeddedAirflow:
+    """An embedded Airflow, generated interactions, and somebody who reads lineage."""
+    home = tmp_path_factory.mktemp("airflow")
+    (home / "plugins").mkdir()
+    (home / "plugins" / "lineage.py").write_text(LINEAGE)
+    generate(home / "interactions.parquet", users=300, items=2000, events=9000, seed=1)
+    environment = {
+        **airflow_at(home),
+        "SASREC_SOURCE": str(home / "interactions.parquet"),
+        "SASREC_STORE": str(home / "runs"),
+        "SASREC_TABLE": str(home / "recommendations"),
+    }
+    own = EmbeddedAirflow(home, environment)
+    migrated = own.run("db", "migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    return own
 
 
 @dataclass(frozen=True)
@@ -168,7 +244,15 @@ class RealAirflow:
 
 
 @pytest.fixture(scope="module")
-def real_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAirflow]:
+def airflow_settings() -> dict[str, str]:
+    """What else stands in the environment of the real Airflow; for a module to override."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def real_airflow(
+    tmp_path_factory: pytest.TempPathFactory, airflow_settings: dict[str, str]
+) -> Iterator[RealAirflow]:
     """An Airflow that knows the DAG and has places for source, store and table; nothing of it runs yet."""
     home = tmp_path_factory.mktemp("running")
     port, logs_port = free_ports(2)
@@ -194,6 +278,7 @@ def real_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAirfl
         "SASREC_SOURCE": str(home / "events"),
         "SASREC_STORE": str(home / "runs"),
         "SASREC_TABLE": str(home / "recommendations"),
+        **airflow_settings,
     }
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as api:
         airflow = RealAirflow(home, environment, api)
@@ -238,3 +323,80 @@ def free_ports(number: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+@dataclass
+class Received:
+    """What people were told, by mail and by webhook."""
+
+    mails: list[Any] = field(default_factory=list)
+    posts: list[dict[str, Any]] = field(default_factory=list)
+
+    def clear(self) -> None:
+        self.mails.clear()
+        self.posts.clear()
+
+
+class Mails(Message):
+    def __init__(self, received: Received) -> None:
+        super().__init__()
+        self.received = received
+
+    def prepare_message(self, session: Any, envelope: Any) -> Any:
+        return email.message_from_bytes(envelope.content, policy=email.policy.default)
+
+    def handle_message(self, message: Any) -> None:
+        self.received.mails.append(message)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Whom alerts reach, and the environment in which they do."""
+
+    received: Received
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def ways() -> Iterator[Ways]:
+    """A mail server and a webhook, and the environment that has alerts sent there."""
+    received = Received()
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.posts.append({"path": self.path, **json.loads(body)})
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (port,) = free_ports(1)
+    mail = Controller(Mails(received), hostname="127.0.0.1", port=port)
+    mail.start()
+    smtp = {
+        "conn_type": "smtp",
+        "host": "127.0.0.1",
+        "port": port,
+        "extra": {"from_email": "airflow@shop.example", "disable_ssl": True, "disable_tls": True},
+    }
+    webhook = {
+        "conn_type": "slackwebhook",
+        "host": f"http://127.0.0.1:{server.server_port}/services",
+        "password": "T00/B00/s3cr3t",
+    }
+    yield Ways(
+        received,
+        {
+            "SASREC_ALERT_EMAILS": "ann@shop.example, bob@shop.example",
+            "SASREC_ALERT_WEBHOOK": "chat",
+            "AIRFLOW_CONN_SMTP_DEFAULT": json.dumps(smtp),
+            "AIRFLOW_CONN_CHAT": json.dumps(webhook),
+        },
+    )
+    mail.stop()
+    server.shutdown()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,63 +15,16 @@ from typing import Any
 import pytest
 
 from sasrec_tasks.errors import BadData, BadSettings, GateRefused
-from sasrec_tasks.generate import generate
 from sasrec_tasks.naming import form
 from sasrec_tasks.pipeline import LAST, REFIT, TASKS
 from sasrec_tasks.tables import open_tables
 
 ROOT = Path(__file__).parents[2]
-AIRFLOW = Path(sys.executable).with_name("airflow")
 HEAVY = ("torch", "numpy", "pandas", "pyarrow", "pandera", "duckdb", "deltalake")
 
 
-@dataclass(frozen=True)
-class Airflow:
-    """An Airflow of the tests' own, with its operator's places."""
-
-    home: Path
-    environment: Mapping[str, str]
-
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [AIRFLOW, *arguments],
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-
-    def test_run(
-        self, conf: Mapping[str, Any], dag: str = "sasrec_nightly"
-    ) -> subprocess.CompletedProcess[str]:
-        return self.run("dags", "test", dag, "--conf", json.dumps(conf))
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with sqlite3.connect(self.home / "airflow.db") as database:
-            return database.execute(sql).fetchall()
-
-
 @pytest.fixture(scope="module")
-def airflow(
-    tmp_path_factory: pytest.TempPathFactory, airflow_environment: Callable[[Path], dict[str, str]]
-) -> Airflow:
-    home = tmp_path_factory.mktemp("airflow")
-    generate(home / "interactions.parquet", users=300, items=2000, events=9000, seed=1)
-    environment = {
-        **airflow_environment(home),
-        "SASREC_SOURCE": str(home / "interactions.parquet"),
-        "SASREC_STORE": str(home / "runs"),
-        "SASREC_TABLE": str(home / "recommendations"),
-    }
-    own = Airflow(home, environment)
-    migrated = own.run("db", "migrate")
-    assert migrated.returncode == 0, migrated.stderr
-    return own
-
-
-@pytest.fixture(scope="module")
-def finished(airflow: Airflow) -> subprocess.CompletedProcess[str]:
+def finished(airflow: Any) -> subprocess.CompletedProcess[str]:
     """A run of the whole DAG; forced, since two epochs need not beat popularity."""
     return airflow.test_run({"train.epochs": 2, "gate.force_publish": True})
 
@@ -110,7 +60,7 @@ print([name for name in {HEAVY!r} if name in sys.modules and name not in before]
 
 
 def test_the_tasks_are_in_order_and_a_person_and_refit_come_between_gate_and_export(dag: Any) -> None:
-    assert set(dag.task_ids) == {*TASKS, REFIT, LAST, "ask", "approve"}
+    assert set(dag.task_ids) == {*TASKS, REFIT, LAST, "ask", "approve", "alert"}
     for earlier, later in pairwise(TASKS[:-1]):
         assert dag.get_task(earlier).downstream_task_ids == {later}
     assert dag.get_task("gate").downstream_task_ids == {"ask", REFIT, "export"}
@@ -118,13 +68,29 @@ def test_the_tasks_are_in_order_and_a_person_and_refit_come_between_gate_and_exp
     assert dag.get_task("approve").downstream_task_ids == {REFIT}
     assert dag.get_task(REFIT).downstream_task_ids == {"export"}
     assert dag.get_task("export").downstream_task_ids == {LAST}
+    assert dag.get_task(LAST).downstream_task_ids == {"alert"}
 
 
-def test_prune_comes_after_any_night_and_fails_none(dag: Any) -> None:
-    prune = dag.get_task(LAST)
-    assert prune.is_teardown  # runs whatever became of the tasks before
-    assert not prune.on_failure_fail_dagrun
-    assert prune.outlets == []
+def test_two_instances_do_not_train_at_once(dag: Any) -> None:
+    assert {dag.get_task(name).max_active_tis_per_dag for name in ("train", REFIT)} == {1}
+
+
+def test_a_run_has_the_deadline_that_the_operator_sets(
+    dag: Any, dag_module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not dag.deadline
+    monkeypatch.setenv("SASREC_DEADLINE_HOURS", "1.5")
+    deadline = dag_module.deadline()
+    assert deadline.interval == timedelta(hours=1.5)
+    assert deadline.callback.path == "sasrec_alerts.missed_deadline"
+
+
+def test_prune_and_alert_come_after_any_night_and_fail_none(dag: Any) -> None:
+    for name in (LAST, "alert"):
+        task = dag.get_task(name)
+        assert task.is_teardown  # runs whatever became of the tasks before
+        assert not task.on_failure_fail_dagrun
+        assert task.outlets == []
 
 
 def test_nights_do_not_pile_up(dag: Any) -> None:
@@ -201,7 +167,7 @@ def test_a_night_is_of_the_day_before_it_unless_the_schedule_says_otherwise(
     assert dag_module.data_interval(run) == expected
 
 
-def test_the_whole_dag_runs(airflow: Airflow, finished: subprocess.CompletedProcess[str]) -> None:
+def test_the_whole_dag_runs(airflow: Any, finished: subprocess.CompletedProcess[str]) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
     runs = airflow.query(
         "SELECT run_id, state FROM dag_run WHERE dag_id = 'sasrec_nightly' AND state = 'success'"
@@ -211,14 +177,14 @@ def test_the_whole_dag_runs(airflow: Airflow, finished: subprocess.CompletedProc
         f"SELECT task_id, state FROM task_instance WHERE dag_id = 'sasrec_nightly' AND run_id = '{runs[0][0]}'"
     )
     states_of = dict.fromkeys((*TASKS, LAST, "ask"), "success")
-    assert dict(states) == {**states_of, "approve": "skipped", REFIT: "skipped"}
+    assert dict(states) == {**states_of, "approve": "skipped", REFIT: "skipped", "alert": "skipped"}
     settings = json.loads((airflow.home / "runs" / runs[0][0] / "settings.json").read_text())
     assert settings["train.epochs"] == 2
     assert settings["as_of"] is not None
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_asset_event_tells_consumers_what_was_published(airflow: Airflow) -> None:
+def test_the_asset_event_tells_consumers_what_was_published(airflow: Any) -> None:
     extras = [json.loads(extra) for (extra,) in airflow.query("SELECT extra FROM asset_event")]
     assert len(extras) == 1
     assert extras[0]["table"] == str(airflow.home / "recommendations")
@@ -230,7 +196,23 @@ def test_the_asset_event_tells_consumers_what_was_published(airflow: Airflow) ->
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_night_that_the_gate_refused_is_pruned_after_and_stays_failed(airflow: Airflow) -> None:
+def test_source_and_table_are_seen_in_the_assets_view_and_by_lineage_tools(airflow: Any) -> None:
+    for table, task, asset in (
+        ("task_inlet_asset_reference", "ingest", "sasrec_interactions"),
+        ("task_outlet_asset_reference", "export", "sasrec_recommendations"),
+    ):
+        found = airflow.query(
+            f"SELECT name FROM asset JOIN {table} ON asset.id = asset_id"
+            f" WHERE dag_id = 'sasrec_nightly' AND task_id = '{task}'"
+        )
+        assert found == [(asset,)]
+    told = json.loads((airflow.home / "lineage.json").read_text())
+    assert told["inputs"] == [(airflow.home / "interactions.parquet").as_uri()]
+    assert told["outputs"] == [(airflow.home / "recommendations").as_uri()]
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_night_that_the_gate_refused_is_pruned_after_and_stays_failed(airflow: Any) -> None:
     old = airflow.home / "runs" / "old"
     old.mkdir()
     settings = {"source": "x", "store": str(old.parent), "table": str(airflow.home / "recommendations")}
@@ -245,7 +227,7 @@ def test_a_night_that_the_gate_refused_is_pruned_after_and_stays_failed(airflow:
     assert not old.exists()
 
 
-def last_run(airflow: Airflow) -> tuple[str, dict[str, str]]:
+def last_run(airflow: Any) -> tuple[str, dict[str, str]]:
     """State of the last run of the nightly DAG, and of its tasks."""
     state, run_id = airflow.query(
         "SELECT state, run_id FROM dag_run WHERE dag_id = 'sasrec_nightly' ORDER BY id DESC LIMIT 1"
@@ -255,7 +237,7 @@ def last_run(airflow: Airflow) -> tuple[str, dict[str, str]]:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_night_with_refit_publishes_what_it_left(airflow: Airflow) -> None:
+def test_a_night_with_refit_publishes_what_it_left(airflow: Any) -> None:
     table = str(airflow.home / "refitted")
     conf = json.dumps({"train.epochs": 2, "gate.force_publish": True, "refit.enabled": True})
     done = airflow.run("dags", "test", "sasrec_nightly", "--conf", conf, SASREC_TABLE=table)
@@ -269,7 +251,7 @@ def test_a_night_with_refit_publishes_what_it_left(airflow: Airflow) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_the_digest_describes_the_published_version(airflow: Airflow) -> None:
+def test_the_digest_describes_the_published_version(airflow: Any) -> None:
     done = airflow.test_run({}, "recommendations_digest")
     assert done.returncode == 0, done.stdout + done.stderr
     digest = json.loads((airflow.home / "recommendations_digest" / "0.json").read_text())
@@ -278,7 +260,7 @@ def test_the_digest_describes_the_published_version(airflow: Airflow) -> None:
 
 @pytest.mark.usefixtures("finished")
 def test_a_second_table_is_reached_by_a_connection_and_both_are_rolled_back(
-    airflow: Airflow, postgres: str
+    airflow: Any, postgres: str
 ) -> None:
     address = postgres.replace("postgres:@", "postgres:s3cr3t@")
     tables = f"{airflow.home}/recommendations, connection:warehouse?table=shop_top"
@@ -305,11 +287,11 @@ def test_a_second_table_is_reached_by_a_connection_and_both_are_rolled_back(
     assert back[0].run_id == first_run(airflow, 1)
 
 
-def first_run(airflow: Airflow, version: int) -> str:
+def first_run(airflow: Any, version: int) -> str:
     return str(open_tables(f"{airflow.home}/recommendations").rows(version).read_all()["RUN_ID"][0].as_py())
 
 
-def test_a_value_out_of_bounds_is_refused_before_the_run_starts(airflow: Airflow) -> None:
+def test_a_value_out_of_bounds_is_refused_before_the_run_starts(airflow: Any) -> None:
     before = airflow.query("SELECT count(*) FROM dag_run")
     done = airflow.test_run({"train.epochs": 0})
     assert done.returncode != 0
@@ -326,7 +308,7 @@ def test_a_value_out_of_bounds_is_refused_before_the_run_starts(airflow: Airflow
     ],
 )
 def test_a_conf_that_must_not_be_fails_the_first_task_without_a_retry(
-    airflow: Airflow, conf: dict[str, Any], message: str
+    airflow: Any, conf: dict[str, Any], message: str
 ) -> None:
     done = airflow.test_run(conf)
     assert done.returncode != 0
@@ -338,6 +320,6 @@ def test_a_conf_that_must_not_be_fails_the_first_task_without_a_retry(
     assert states["prune"] == "skipped"  # nothing was begun
 
 
-def test_no_dag_file_has_import_errors(airflow: Airflow) -> None:
+def test_no_dag_file_has_import_errors(airflow: Any) -> None:
     done = airflow.run("dags", "list-import-errors")
     assert done.returncode == 0, done.stdout
