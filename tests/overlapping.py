@@ -55,7 +55,7 @@ if __name__ == "__main__":
     RunStore._commit = together("commit", RunStore._commit)  # type: ignore[method-assign]
     delta._replace = together("publish", delta._replace)
     said = {}
-    for task in pipeline.TASKS:
+    for task in pipeline.tasks_of(RunStore(run).settings()):
         meet("task")
         said[task] = pipeline.run_task(task, run)
     sys.stdout.write(json.dumps({"said": said, "log": log}, default=str))

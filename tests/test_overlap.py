@@ -18,7 +18,7 @@ import pytest
 from sasrec_tasks import runs
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.naming import from_names
-from sasrec_tasks.pipeline import TASKS, start
+from sasrec_tasks.pipeline import REFIT, TASKS, start
 from sasrec_tasks.tables import Recommendations, open_tables
 
 OVERLAPPING = Path(__file__).with_name("overlapping.py")
@@ -30,6 +30,7 @@ QUICK = {
     "train.device": "cpu",
     "evaluate.bootstrap_samples": 200,
     "gate.force_publish": True,
+    "refit.enabled": True,
     "as_of": "2026-01-01",
 }
 
@@ -49,7 +50,7 @@ def test_of_two_tries_of_each_task_one_commits_and_the_late_one_leaves(
     first, second = both(store.uri, tmp_path)
 
     assert first["said"] == second["said"]
-    for task in TASKS:
+    for task in (*TASKS, REFIT):
         left = [
             told["log"].count(f"{task}: another try was faster, this one leaves") for told in (first, second)
         ]
@@ -61,7 +62,10 @@ def test_of_two_tries_of_each_task_one_commits_and_the_late_one_leaves(
     served = Recommendations(places["table"])
     assert (served.run_id, served.users()) == ("run", 100)
     assert [row["ENDING"] for row in runs.read(f"{places['table']}_runs").to_pylist()] == ["published"]
-    left_behind = {path.rpartition("/")[2] for path in store.fs.ls(store.root, detail=False)} - set(TASKS)
+    left_behind = {path.rpartition("/")[2] for path in store.fs.ls(store.root, detail=False)} - {
+        *TASKS,
+        REFIT,
+    }
     assert {name for name in left_behind if not name.endswith(".lock")} == {"settings.json"}
 
 
