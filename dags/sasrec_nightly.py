@@ -46,18 +46,17 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import (
     Asset,
     Connection,
-    DeadlineAlert,
-    DeadlineReference,
     ExceptionRetryPolicy,
     Param,
     RetryAction,
     RetryRule,
-    SyncCallback,
     Variable,
     dag,
     get_current_context,
     task,
 )
+from airflow.sdk.definitions.callback import SyncCallback  # airflow.sdk has them, too, but its stubs don't
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSkipException
 from airflow.sdk.lineage import get_hook_lineage_collector
 

@@ -337,7 +337,7 @@ class Received:
         self.posts.clear()
 
 
-class Mails(Message):
+class Mails(Message):  # type: ignore[misc]
     def __init__(self, received: Received) -> None:
         super().__init__()
         self.received = received

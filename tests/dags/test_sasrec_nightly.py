@@ -26,7 +26,8 @@ HEAVY = ("torch", "numpy", "pandas", "pyarrow", "pandera", "duckdb", "deltalake"
 @pytest.fixture(scope="module")
 def finished(airflow: Any) -> subprocess.CompletedProcess[str]:
     """A run of the whole DAG; forced, since two epochs need not beat popularity."""
-    return airflow.test_run({"train.epochs": 2, "gate.force_publish": True})
+    done: subprocess.CompletedProcess[str] = airflow.test_run({"train.epochs": 2, "gate.force_publish": True})
+    return done
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,8 @@ def test_a_training_past_its_time_limit_leaves_nothing_half_done_and_can_go_on(
     (tmp_path / "short.py").write_text(SHORT)
     paths = [airflow.environment["AIRFLOW__CORE__DAGS_FOLDER"], airflow.environment.get("PYTHONPATH", "")]
     environment = {"AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path), "PYTHONPATH": os.pathsep.join(paths)}
-    done = airflow.test_run({**LONG, "train.epochs": 100_000}, **environment)
+    conf = json.dumps({**LONG, "train.epochs": 100_000})
+    done = airflow.run("dags", "test", "sasrec_nightly", "--conf", conf, **environment)
     assert done.returncode != 0
     ((run,),) = airflow.query("SELECT run_id FROM dag_run ORDER BY id DESC LIMIT 1")
     states = dict(airflow.query(f"SELECT task_id, state FROM task_instance WHERE run_id = '{run}'"))
