@@ -43,12 +43,13 @@ def tries(store: RunStore) -> list[Path]:
 
 # By its time limit
 
-SHORT = """
+SHORT = """# a DAG of Airflow: the dag of airflow's folder with less time
 from datetime import timedelta
 
 import sasrec_nightly
 
 night = sasrec_nightly.sasrec_nightly()
+night.fileloc = __file__
 train = night.get_task("train")
 train.execution_timeout, train.retries = timedelta(seconds=8), 0
 """
