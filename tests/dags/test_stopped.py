@@ -20,7 +20,7 @@ from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.tables import Recommendations, open_tables
 
 LONG = {
-    "train.epochs": 400,
+    "train.epochs": 200,
     "train.early_stopping_patience": None,
     "train.hidden_units": 16,
     "train.max_len": 20,
@@ -174,7 +174,7 @@ def test_a_night_that_is_stopped_in_every_way_ends_as_if_it_had_not_been(
 
     airflow.succeeded(run)
     assert (trained := store.marker("train"))
-    assert trained.summary["epochs"] == 400
+    assert trained.summary["epochs"] == 200
     assert trained.summary["resumed_from_epoch"] > 0
     assert tries(store) == []
     assert [
