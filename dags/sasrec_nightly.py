@@ -204,12 +204,17 @@ def ingest() -> dict[str, Any]:
     from sasrec_tasks import connections, pipeline
 
     context = get_current_context()
-    dag_run = context["dag_run"]
-    settings = pipeline.triggered_settings(
-        context["params"], dag_run.conf or {}, deployment, as_of(dag_run), data_interval(dag_run)
-    )
-    with connections.use(connection):
-        store = pipeline.start(settings, dag_run.run_id)
+    dag_run, instance = context["dag_run"], context["ti"]
+    try:
+        settings = pipeline.triggered_settings(
+            context["params"], dag_run.conf or {}, deployment, as_of(dag_run), data_interval(dag_run)
+        )
+        with connections.use(connection):
+            store = pipeline.start(settings, dag_run.run_id)
+    except Exception as error:
+        instance.xcom_push("failure", f"{type(error).__name__}: {error}"[:4000])  # the run's page shows it
+        raise
+    instance.xcom_push("run", store.uri)  # now: the run's page shows what is there so far
     return {"run": store.uri, **run_task("ingest", store.uri)}
 
 
