@@ -62,7 +62,7 @@ class Scorer:
 
     name: str
     figures: Mapping[str, Mapping[str, Figure]]
-    is_model: bool = False
+    run_id: str = ""  # of the champion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,12 +243,12 @@ def _scorers(metrics: Mapping[str, Any] | None, verdict: Mapping[str, Any] | Non
     champion = (verdict or {}).get("champion")
     of = {"this run": metrics}
     if champion:
-        of[f"champion {champion['run_id']}"] = champion["metrics"]
+        of["champion"] = champion["metrics"]
     of |= {name.replace("_", " "): figures for name, figures in reversed(metrics["baselines"].items())}
     return [
         Scorer(
             name=name,
-            is_model=name == "this run",
+            run_id=champion["run_id"] if champion and name == "champion" else "",
             figures={
                 protocol: {
                     metric: Figure(value=figures[protocol][metric], low=low, high=high)

@@ -8,12 +8,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from sasrec_tasks.listings import short
 from sasrec_tasks.report.content import Scorer
 from sasrec_tasks.report.svg import Figure, Scale, ticks
 
-KINDS = {"this run": "model", "popularity": "popularity", "recent popularity": "recent"}
-"""Scorer → class of its colour; any other is the champion."""
+KINDS = {
+    "this run": "model",
+    "champion": "champion",
+    "recent popularity": "recent",
+    "popularity": "popularity",
+}
+"""Scorer → class of its colour."""
 
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10", "mrr": "MRR", "loss": "loss"}
 
@@ -62,32 +66,19 @@ def _curve(
     figure.y_axis(y, marks, left, right)
     for epoch in _epochs(last):
         figure.add("text", "tick middle", str(epoch), x=x(epoch), y=bottom + 18)
-    if best is not None:
-        value = dict(points)[best]
-        figure.add("line", "best", x1=x(best), x2=x(best), y1=y(value), y2=bottom)
+    top_value = None if best is None else dict(points)[best]
+    if best is not None and top_value is not None:
+        figure.add("line", "best", x1=x(best), x2=x(best), y1=y(top_value), y2=bottom)
     figure.line("series model", [(x(epoch), y(value)) for epoch, value in points])
     if len(points) <= 60:
         for epoch, value in points:
-            figure.add(
-                "circle", "mark model", cx=x(epoch), cy=y(value), r=2.5, hint=f"epoch {epoch}: {value:.4f}"
-            )
-    if best is not None:
-        figure.add(
-            "circle",
-            "mark best-mark",
-            cx=x(best),
-            cy=y(value),
-            r=5.5,
-            hint=f"best: epoch {best}, {value:.4f}",
-        )
-        side = "end" if x(best) > (left + right) / 2 else "start"
-        figure.add(
-            "text",
-            f"label {side}",
-            f"best {value:.4f}, epoch {best}",
-            x=x(best) + (-9 if side == "end" else 9),
-            y=max(y(value) - 9, 13),
-        )
+            hint = f"epoch {epoch}: {value:.4f}"
+            figure.add("circle", "mark model", cx=x(epoch), cy=y(value), r=2.5, hint=hint)
+    if best is not None and top_value is not None:
+        told = f"best {top_value:.4f}, epoch {best}"
+        figure.add("circle", "mark best-mark", cx=x(best), cy=y(top_value), r=5.5, hint=told)
+        side, shift = ("end", -9) if x(best) > (left + right) / 2 else ("start", 9)
+        figure.add("text", f"label {side}", told, x=x(best) + shift, y=max(y(top_value) - 11, 13))
     return figure.markup()
 
 
@@ -119,14 +110,13 @@ def intervals(scorers: Sequence[Scorer], protocol: str, metric: str) -> Markup:
         figure.add("line", "grid", x1=x(tick), x2=x(tick), y1=10, y2=bottom)
         figure.add("text", "tick middle", f"{tick:g}", x=x(tick), y=bottom + 17)
     for row, (who, each) in enumerate(rows):
-        kind, y = KINDS.get(who, "champion"), 40 + 40 * row
+        kind, y = KINDS[who], 40 + 40 * row
         figure.add("line", f"whisker {kind}", x1=x(each.low), x2=x(each.high), y1=y, y2=y)
         figure.add("circle", f"mark {kind}", cx=x(each.value), cy=y, r=5, hint=f"{who}: {each.value:.4f}")
         # on the side where there is room
         side = "start" if x(each.value) < 170 else "end"
         at = 12 if side == "start" else 322
-        label = figure.add("text", f"label {side}", f"{short(who)} ", x=at, y=y - 12)
-        label.text = f"{short(who)}  {each.value:.4f}"
+        figure.add("text", f"label {side}", f"{who} {each.value:.4f}", x=at, y=y - 12)
     return figure.markup()
 
 
