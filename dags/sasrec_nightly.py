@@ -23,6 +23,8 @@ published twice, and until `export` commits, and after any failure, the last goo
 **Bad data and bad settings fail at once**, with a message that names file, column and value or the
 setting; other errors are tried again. If `gate` refused, read its log: to publish nevertheless,
 trigger a run with `gate.force_publish`.
+
+Each run has a tab **Report**, the DAG a tab **Nights**, if the plugin `sasrec_report` is installed.
 """
 
 from __future__ import annotations

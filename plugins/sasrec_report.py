@@ -15,6 +15,7 @@ import asyncio
 import json
 import logging
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from functools import cache
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 PREFIX = "/reports"
 FIRST = "ingest"
+OWN_TASKS = {FIRST, "train", "export"}
+"""By which a run of this pipeline is known, whatever its DAG is called."""
+
 NEWEST = 100
 """DAG runs that the page of the nights looks at."""
 
@@ -105,18 +109,17 @@ def opened(run_id: str, folder: str) -> RunStore:
     from sasrec_tasks.artifacts import RunStore
     from sasrec_tasks.errors import BadSettings
 
-    store = folder.rstrip("/").rpartition("/")[0]
-    named = RunStore.of(f"{store}/", run_id)  # refuses run ids that lead elsewhere, before anything is opened
-    if named.uri != folder.rstrip("/"):
-        raise BadSettings(f"the folder that the run recorded is not its own: {folder}")
-    try:
+    store, _, name = folder.rstrip("/").rpartition("/")
+    if name != run_id:
+        raise BadSettings(f"{folder}: is not named as the run that recorded it")
+    try:  # before anything is opened: to make a file system may be to call a server
         roots.check("run", folder, stores())
     except BadSettings as error:
         raise BadSettings(
             f"{folder}: in no store that the API server knows: name its store in the Variable sasrec_store or "
             "sasrec_report_stores, or in SASREC_STORE or SASREC_REPORT_STORES of the API server's environment"
         ) from error
-    return named
+    return RunStore.of(f"{store}/", run_id)
 
 
 def scheduled(session: Session, dag_id: str, run_id: str, failure: str) -> Scheduled | None:
@@ -125,7 +128,6 @@ def scheduled(session: Session, dag_id: str, run_id: str, failure: str) -> Sched
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy import select
 
-    from sasrec_tasks.pipeline import TASKS
     from sasrec_tasks.report.status import Scheduled, TaskState
 
     state = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
@@ -137,13 +139,15 @@ def scheduled(session: Session, dag_id: str, run_id: str, failure: str) -> Sched
             .order_by(TaskInstance.start_date.is_(None), TaskInstance.start_date)
         )
     }
-    if state is None or not tasks.keys() >= set(TASKS):
+    if state is None or not tasks.keys() >= OWN_TASKS:
         return None
     return Scheduled(state=str(state), tasks=tasks, failure=failure)
 
 
 def run_page(session: Session, dag_id: str, run_id: str) -> tuple[int, str]:
     """Status and HTML of a run's page."""
+    from jinja2 import TemplateError
+
     from sasrec_tasks.errors import BadSettings
     from sasrec_tasks.report import content, page
 
@@ -153,16 +157,13 @@ def run_page(session: Session, dag_id: str, run_id: str) -> tuple[int, str]:
         sentence = f"There is no run {run_id} of {dag_id}, or it is none of this pipeline."
         return 404, page.message_page("No report", sentence)
     nights_link = f"../../dag/{quote(dag_id, safe='')}"
+    if "run" not in wrote:
+        return 200, page.run_page(content.without_folder(run_id, known), nights_link)
     try:
-        report = (
-            content.read(opened(run_id, wrote["run"]), known)
-            if "run" in wrote
-            else content.without_folder(run_id, known)
-        )
-    except (BadSettings, OSError, ValueError, LookupError, TypeError) as error:
+        return 200, page.run_page(content.read(opened(run_id, wrote["run"]), known), nights_link)
+    except (BadSettings, OSError, ValueError, LookupError, TypeError, TemplateError) as error:
         log.warning("report of %s: %s", run_id, error)
-        report = content.without_folder(run_id, known, str(error))
-    return 200, page.run_page(report, nights_link)
+        return 200, page.run_page(content.without_folder(run_id, known, str(error)), nights_link)
 
 
 def nights(session: Session, dag_id: str) -> NightsReport | None:
@@ -263,6 +264,15 @@ class SASRecReport(AirflowPlugin):
     """Two tabs and what stands in them. Airflow has no tab for some DAGs only: those of others say so."""
 
     name = "sasrec_report"
+
+    @classmethod
+    def on_load(cls, *_: Any, **__: Any) -> None:
+        """In the API server, what pages are made with is loaded now, so that nobody waits for it."""
+        if "airflow.api_fastapi.app" in sys.modules:
+            from sasrec_tasks.report import page
+
+            page.prepare()
+
     fastapi_apps = [{"app": serve, "url_prefix": PREFIX, "name": "SASRec report"}]  # noqa: RUF012
     external_views = [  # noqa: RUF012
         {

@@ -143,7 +143,11 @@ def read(store: RunStore, scheduled: Scheduled | None = None) -> RunReport:
     return RunReport(
         run_id=store.run_id,
         uri=store.uri,
-        status=status(store, Found(summaries=summaries, failure=failure, approval=approval), scheduled),
+        status=status(
+            store,
+            Found(is_begun=bool(settings), summaries=summaries, failure=failure, approval=approval),
+            scheduled,
+        ),
         tasks=_tasks(markers, failure, scheduled),
         settings=settings,
         changed={name: value for name, value in settings.items() if defaults.get(name) != value},

@@ -50,6 +50,12 @@ def message_page(title: str, sentence: str) -> str:
     return _environment().get_template("message.html").render(title=title, sentence=sentence)
 
 
+def prepare() -> None:
+    """Compile the templates: the first page is then as fast as the others."""
+    for name in ("run.html", "nights.html", "message.html"):
+        _environment().get_template(name)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(

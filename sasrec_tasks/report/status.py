@@ -64,6 +64,7 @@ class Status:
 class Found:
     """What of a run's folder its status hangs on."""
 
+    is_begun: bool  # the settings are there
     summaries: Mapping[str, Mapping[str, Any]]  # of finished tasks
     failure: Mapping[str, Any] | None  # failure.json
     approval: Mapping[str, Any] | None  # approval.json, if it is for these weights
@@ -93,6 +94,8 @@ def status(store: RunStore, found: Found, scheduled: Scheduled | None) -> Status
     """What is at work comes first, then what went wrong, then what was done."""
     if scheduled and scheduled.is_at_work:
         return _at_work(found, scheduled)
+    if not found.is_begun:
+        return Status(kind="unknown", sentence="The run's folder is not there any more; old ones are pruned.")
     if found.asks and (not found.failure or found.failure["task"] == "export"):
         return Status(kind="waiting", sentence=ASKS, reason="; ".join(found.asks))
     if found.failure:

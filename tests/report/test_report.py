@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pyarrow as pa
 import pytest
 
-from sasrec_tasks import pipeline
+from sasrec_tasks import pipeline, run_folders
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadData, GateRefused
 from sasrec_tasks.pipeline import TASKS, run_task
@@ -253,6 +253,14 @@ def test_a_superseded_run_says_so(place: Any) -> None:
     store = place.run("january", {"as_of": "2024-01-01"})
     assert content.read(store).status.kind == "superseded"
     assert "was left as it was" in said(written(store)) or "was left as it is" in said(written(store))
+
+
+def test_a_run_whose_folder_was_pruned_says_so(place: Any) -> None:
+    store = place.run("run", upto="ingest")
+    run_folders.remove(store)
+    report = content.read(store, Scheduled(state="success"))
+    assert report.status.kind == "unknown"
+    assert "old ones are pruned" in said(written(store, Scheduled(state="success")))
 
 
 def test_a_damaged_file_is_left_out(place: Any) -> None:
