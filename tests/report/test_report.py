@@ -39,7 +39,7 @@ def said(html: str) -> str:
     """What a reader sees, blanks made one."""
     body = parsed(html).find("body")
     assert body is not None
-    return " ".join("".join(body.itertext()).split())
+    return " ".join(" ".join(body.itertext()).split())
 
 
 @pytest.fixture(scope="module")
@@ -239,11 +239,11 @@ def test_a_run_that_stopped_half_way_has_a_page(place: Any, upto: str) -> None:
 def test_a_run_that_asks_waits(place: Any) -> None:
     place.run("first", {"as_of": "2024-02-01"})
     with pytest.raises(GateRefused):
-        place.run("second", {"as_of": "2024-02-02", "gate.ask_coverage": 1.0})
+        place.run("second", {"as_of": "2024-02-02", "train.random_state": 7, "gate.ask_overlap": 1.0})
     store = RunStore(f"{place.store}/second")
     report = content.read(store)
     assert report.status.kind == "waiting"
-    assert "coverage" in report.status.reason
+    assert "overlap" in report.status.reason
     asking = Scheduled(state="running", tasks={"approve": TaskState(state="awaiting_input", tries=1)})
     assert "Required Actions" in content.read(store, asking).status.sentence
 
@@ -352,7 +352,6 @@ def test_a_hostile_id_is_text(hostile: RunStore, place: Any) -> None:
     ]
     for html in pages:
         assert "<script" not in html.lower()
-        assert "49" not in re.findall(r"\{\{ 7|\b49 ", html)
         assert not set(html) & set("\u202e\u200f\x00")
         assert "<script>alert(1)</script>\"'&\\u202e\\u200f\\x00{{ 7 * 7 }}" in said(html)
     assert "<script>alert(2)<:script>.parquet" in said(pages[0])
