@@ -91,9 +91,7 @@ class Rows:
         """As `of_users`, of users by their places in `users.parquet`."""
         yield from self._chosen(lambda rows, _: np.flatnonzero(np.isin(rows, chosen)), weights)
 
-    def _chosen(
-        self, places: Callable[[Int64, pa.Array], Int64], weights: str
-    ) -> Iterator[pa.RecordBatch]:
+    def _chosen(self, places: Callable[[Int64, pa.Array], Int64], weights: str) -> Iterator[pa.RecordBatch]:
         model, popular = trained.model(self.store, self.settings, weights), constant_scorer(self.popularity())
         for rows, names in self._blocks():
             chosen = places(rows, names)

@@ -19,7 +19,7 @@ from sasrec_tasks.contents import EXAMPLES, EXPORT, HISTORY, METRICS, REPORT, VE
 from sasrec_tasks.drift import NAMES
 from sasrec_tasks.failures import FAILURE
 from sasrec_tasks.naming import as_names
-from sasrec_tasks.pipeline import TASKS
+from sasrec_tasks.pipeline import REFIT, TASKS
 from sasrec_tasks.report.status import Found, Scheduled, Status, TaskState, not_begun, status, unread
 from sasrec_tasks.terminal import result_of
 
@@ -117,11 +117,13 @@ def read(store: RunStore, scheduled: Scheduled | None = None) -> RunReport:
         OSError: the store can't be read.
         ValueError: a file of the run is none of this package's.
     """
-    names = [SETTINGS, FAILURE, APPROVAL, *(f"{task}/{MARKER}" for task in TASKS)]
+    names = [SETTINGS, FAILURE, APPROVAL, *(f"{task}/{MARKER}" for task in (*TASKS, REFIT))]
     found = store.read_files([*names, *(f"{task}/{name}" for task, name in READ)])
     settings = json.loads(found.get(SETTINGS, b"{}"))
+    before = TASKS.index("export")
+    tasks = (*TASKS[:before], REFIT, *TASKS[before:]) if settings.get("refit.enabled") else TASKS
     markers = {
-        task: Marker(**json.loads(found[f"{task}/{MARKER}"])) for task in TASKS if f"{task}/{MARKER}" in found
+        task: Marker(**json.loads(found[f"{task}/{MARKER}"])) for task in tasks if f"{task}/{MARKER}" in found
     }
     files = {
         (task, name): whole
@@ -145,10 +147,12 @@ def read(store: RunStore, scheduled: Scheduled | None = None) -> RunReport:
         uri=store.uri,
         status=status(
             store,
-            Found(is_begun=bool(settings), summaries=summaries, failure=failure, approval=approval),
+            Found(
+                is_begun=bool(settings), tasks=tasks, summaries=summaries, failure=failure, approval=approval
+            ),
             scheduled,
         ),
-        tasks=_tasks(markers, failure, scheduled),
+        tasks=_tasks(tasks, markers, failure, scheduled),
         settings=settings,
         changed={name: value for name, value in settings.items() if defaults.get(name) != value},
         protocol="full" if settings.get("export.exclude_seen", True) else "full_with_seen",
@@ -181,7 +185,7 @@ def without_folder(run_id: str, scheduled: Scheduled, problem: str = "") -> RunR
         run_id=run_id,
         uri="",
         status=unread(scheduled, problem) if problem else not_begun(scheduled),
-        tasks=_tasks({}, None, scheduled),
+        tasks=_tasks(TASKS, {}, None, scheduled),
         settings={},
         changed={},
         protocol="full",
@@ -196,12 +200,15 @@ def _whole(marker: Marker, name: str, content: bytes | None) -> bytes | None:
 
 
 def _tasks(
-    markers: Mapping[str, Marker], failure: Mapping[str, Any] | None, scheduled: Scheduled | None
+    own: Sequence[str],
+    markers: Mapping[str, Marker],
+    failure: Mapping[str, Any] | None,
+    scheduled: Scheduled | None,
 ) -> list[Task]:
     """The run's tasks, then what a scheduler runs beside them."""
     known = scheduled.tasks if scheduled else {}
-    others = [name for name in known if name not in TASKS]
-    return [_task(name, markers.get(name), failure, known.get(name)) for name in (*TASKS, *others)]
+    others = [name for name in known if name not in own]
+    return [_task(name, markers.get(name), failure, known.get(name)) for name in (*own, *others)]
 
 
 def _task(

@@ -94,8 +94,8 @@ def quality(nights: Sequence[Mapping[str, Any]]) -> Markup:
     rated = [night for night in nights if night["NDCG"] is not None]
     counts = Counter(night["ENDING"] for night in nights)
     told = ", ".join(f"{counts[ending]} {ending}" for ending in ENDINGS if counts[ending])
-    figure = Figure("quality", "NDCG@10 by night", f"{told}.", width=720, height=278)
-    left, right, top, bottom = 58, 704, 40, 250
+    figure = Figure("quality", "NDCG@10 by night", f"{told}.", width=520, height=252)
+    left, right, top, bottom = 50, 512, 40, 226
     marks = ticks(0, max((night["NDCG_HIGH"] for night in rated), default=1.0))
     y = Scale(0, marks[-1], bottom, top)
     x = _time(nights, left + 12, right - 12)
@@ -178,7 +178,7 @@ def _dates(figure: Figure, nights: Sequence[Mapping[str, Any]], x: Scale, y: flo
     if not days:
         return
     last, last_x = list(days.items())[-1]
-    room = 92.0
+    room = 104.0
     at = -room
     for day, place in days.items():
         if place - at >= room and (day == last or last_x - place >= room):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sasrec_tasks.artifacts import RunStore
-from sasrec_tasks.pipeline import TASKS
 
 Kind = Literal[
     "published", "superseded", "refused", "failed", "waiting", "at work", "not finished", "unknown"
@@ -65,6 +64,7 @@ class Found:
     """What of a run's folder its status hangs on."""
 
     is_begun: bool  # the settings are there
+    tasks: Sequence[str]  # of the run, in order
     summaries: Mapping[str, Mapping[str, Any]]  # of finished tasks
     failure: Mapping[str, Any] | None  # failure.json
     approval: Mapping[str, Any] | None  # approval.json, if it is for these weights
@@ -72,7 +72,7 @@ class Found:
     @property
     def left(self) -> list[str]:
         """Tasks that have not finished."""
-        return [task for task in TASKS if task not in self.summaries]
+        return [task for task in self.tasks if task not in self.summaries]
 
     @property
     def asks(self) -> Sequence[str]:

@@ -163,6 +163,18 @@ def test_rejected_rows_are_told_by_reason_and_example(hostile: RunStore) -> None
     assert "OUTCOME is not a finite number 3" in text
 
 
+def test_a_refitted_run_has_its_task_and_the_rows_of_the_refitted_model(place: Any) -> None:
+    store = place.run("run", {"refit.enabled": True}, upto="gate")
+    assert "Next is refit" in content.read(store).status.sentence
+    run_task("refit", store.uri)
+    run_task("export", store.uri)
+    report = content.read(store)
+    assert [task.name for task in report.tasks if task.state == "done"] == [*TASKS[:-1], "refit", "export"]
+    for example in report.examples:
+        rows = open_tables(place.table).for_users([example["user"]])
+        assert [row["item"] for row in example["served"]] == rows["ITEM_ID"].to_pylist()
+
+
 # Runs that were not published
 
 
