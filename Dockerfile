@@ -38,6 +38,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     USER=airflow \
     AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/airflow/dags \
+    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/airflow/plugins \
     AIRFLOW__CORE__LOAD_EXAMPLES=False
 # Group 0 may write where the owner may: the container then works under any user id (SASREC_UID).
 RUN useradd --uid 1000 --gid 0 --no-create-home --home-dir /opt/airflow airflow \
@@ -49,6 +50,7 @@ RUN --mount=type=bind,from=project,source=/build/wheels,target=/wheels \
     pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore --no-deps /wheels/*.whl \
     && pip check --disable-pip-version-check
 COPY dags /opt/airflow/dags
+COPY plugins /opt/airflow/plugins
 WORKDIR /opt/airflow
 USER 1000:0
 CMD ["airflow", "--help"]

@@ -31,6 +31,8 @@ next try, or the next night, starts from what was finished.
 **Pausing.** The task at work ends, the others of its run wait until the DAG is switched on again, and go on then.
 Nights that passed meanwhile are not made up for, but for the last one (`airflow backfill create`); a backfill of nights
 before the one that is served replaces nothing.
+
+Each run has a tab **Report**, the DAG a tab **Nights**, if the plugin `sasrec_report` is installed.
 """
 
 from __future__ import annotations
@@ -282,12 +284,13 @@ def ingest() -> dict[str, Any]:
     from sasrec_tasks import pipeline
 
     context = get_current_context()
-    dag_run = context["dag_run"]
+    dag_run, instance = context["dag_run"], context["ti"]
     with at_work():
         settings = pipeline.triggered_settings(
             context["params"], dag_run.conf or {}, deployment, as_of(dag_run), data_interval(dag_run)
         )
         store = pipeline.start(settings, dag_run.run_id)
+        instance.xcom_push("run", store.uri)  # now: the run's page shows what is there so far
         add_lineage("input", settings.source)
         return {"run": store.uri, **run_task("ingest", store.uri)}
 

@@ -17,6 +17,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -168,6 +169,21 @@ class RunStore:
     def read_json(self, task: str, name: str) -> Any:
         """A JSON file of a finished task."""
         return json.loads((self.folder(task) / name).read_text(encoding="utf-8"))
+
+    def read_files(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Small files by their paths in the run's folder, those that are there; fetched side by side, not checked."""
+
+        def read(name: str) -> bytes | None:
+            try:
+                content: bytes = self.fs.cat_file(f"{self.root}/{name}")
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return content
+
+        names = list(names)
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            contents = pool.map(read, names)
+            return {name: read for name, read in zip(names, contents, strict=True) if read is not None}
 
     def once(
         self,

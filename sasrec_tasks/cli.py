@@ -145,6 +145,24 @@ def show(
 
 
 @app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="HTML file to write; it needs nothing beside it.")],
+    store: Store = "",
+    run_id: Annotated[str, typer.Option(help="Name of the run; the newest by default.")] = "",
+) -> None:
+    """Write the report of a run, finished or not: verdict, metrics, training curve, examples, data, tasks."""
+    from sasrec_tasks.pipeline import newest_run
+    from sasrec_tasks.report import content, page
+
+    found = content.read(_existing(store, run_id) if run_id else newest_run(store))
+    try:
+        out.write_text(page.run_page(found), encoding="utf-8")
+    except OSError as error:
+        raise BadSettings(f"--out {str(out)!r}: can't be written: {error}") from error
+    typer.echo(f"{found.status.kind}: {out}")
+
+
+@app.command()
 def prune(
     store: Store = "",
     table: TableUrl = "",

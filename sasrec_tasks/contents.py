@@ -17,6 +17,7 @@ ROWS_AT_ONCE = 524_288
 
 SNAPSHOT = "interactions.parquet"
 MANIFEST = "manifest.json"
+REPORT = "report.json"
 REJECTED = "rejected.parquet"
 ITEMS = "items.parquet"
 USERS = "users.parquet"
@@ -25,6 +26,7 @@ METRICS = "metrics.json"
 RANKS = "ranks.parquet"
 MODEL_CARD = "model_card"  # .json and .md
 VERDICT = "verdict.json"
+EXAMPLES = "examples.json"
 EXPORT = "export.json"
 OWN_ROWS = "recommendations.parquet"
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sasrec_tasks import change, contents, contract, eligible, trained, verdict
+from sasrec_tasks import change, contents, contract, eligible, examples, trained, verdict
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import EXPORT, METRICS, OWN_ROWS, VERDICT
@@ -186,6 +186,7 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
     if refitted:
         summary["refit"] = refitted
     write_json(folder / EXPORT, {**summary, "run_id": store.run_id})
+    examples.write(folder, rows, weights)  # the gate's are of what might be recommended then
     log.info("export: %s rows, version %s of %s", f"{summary['rows']:,}", version, settings.table)
     return summary
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sasrec_tasks import change, drift, eligible, trained
+from sasrec_tasks import change, drift, eligible, examples, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.champion import earlier_publishes
 from sasrec_tasks.comparison import METRIC, Comparison, compare
@@ -111,6 +111,7 @@ def _decide(store: RunStore, settings: Settings, earlier: list[Published], folde
         "champion": asdict(comparison) if comparison else None,
     }
     write_json(folder / VERDICT, verdict)
+    examples.write(folder, Rows(store, settings))
     for rule in rules:
         log.log(LEVELS[rule.outcome], "gate: %s: %s", rule.outcome, rule.reason)
     for note in refit_note(settings).values():

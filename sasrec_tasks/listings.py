@@ -17,7 +17,7 @@ def listed(rows: pa.Table) -> Group:
     """Rows of one user, or the popular items, and which run they are of."""
     table = Table("rank", "item", "score", "origin", box=SIMPLE_HEAD)
     for row in rows.to_pylist():
-        item = Text(_printable(row["ITEM_ID"]), overflow="fold")
+        item = Text(printable(row["ITEM_ID"]), overflow="fold")
         table.add_row(str(row["RANK"]), item, f"{row['SCORE']:.4f}", row["ORIGIN"])
     if not len(rows):
         return Group(Text("No rows."))
@@ -59,7 +59,7 @@ def listed_pruned(report: Report) -> Group:
 def _two_columns(title: str, rows: list[tuple[str, str]]) -> Table:
     table = Table(title=Text(title), title_justify="left", box=None, show_header=False)
     for what, becomes in rows or [("none", "")]:
-        table.add_row(Text(_printable(what), overflow="fold"), Text(_printable(becomes), overflow="fold"))
+        table.add_row(Text(printable(what), overflow="fold"), Text(printable(becomes), overflow="fold"))
     return table
 
 
@@ -69,11 +69,12 @@ def _ending(row: dict[str, Any]) -> str:
     return "superseded" if row["ENDING"] == "superseded" else f"{row['ENDING']} at {row['TASK']}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Text on one line; what does not print, or turns the direction of what does, as its escape."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def short(text: str) -> str:
     """An id on one line, cut off after 30 characters."""
-    text = _printable(text)
+    text = printable(text)
     return text if len(text) <= 30 else f"{text[:29]}…"

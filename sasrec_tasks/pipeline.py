@@ -106,16 +106,24 @@ def run_task(task: str, run: str) -> Summary:
         task: one of `TASKS`, `REFIT` or `LAST`.
         run: URL of the run's folder.
     """
+    from sasrec_tasks import failures
+
     store = RunStore(run)
     settings = store.settings()
     module = importlib.import_module(f"sasrec_tasks.{task}")  # torch and the like only where needed
     try:
         summary: Summary = module.run(store, settings)
-    except RetryCannotHelp as error:
+    except Exception as error:
         if task == LAST:
             raise  # what became of the run is written down
-        _ended(store, settings, task, "refused" if isinstance(error, GateRefused) else "failed", str(error))
+        failures.record(store, task, error)
+        if isinstance(error, RetryCannotHelp):
+            _ended(
+                store, settings, task, "refused" if isinstance(error, GateRefused) else "failed", str(error)
+            )
         raise
+    if task != LAST:
+        failures.forget(store)
     if task == "export":
         _ended(store, settings, task, "published" if summary["published"] else "superseded")
     return summary

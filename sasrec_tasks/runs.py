@@ -10,7 +10,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -98,18 +98,26 @@ def record(
     return row
 
 
-def read(url: str) -> pa.Table:
-    """All runs that are written down, in order of as_of."""
+def read(url: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """All runs that are written down, in order of as_of.
+
+    Args:
+        columns: some of them; None is all.
+    """
     try:
         table = DeltaTable(url)
     except TableNotFoundError:
-        return RUNS.empty_table()
-    found = table.to_pyarrow_table()
+        return RUNS.empty_table().select(columns or RUNS.names)
+    needed = set(RUNS.names if columns is None else {*columns, "AS_OF", "FINISHED_AT"})
+    found = table.to_pyarrow_table(
+        columns=[field.name for field in table.schema().fields if field.name in needed]
+    )
     for column in RUNS:
-        if column.name not in found.column_names:  # written before there was one
+        if column.name in needed - set(found.column_names):  # written before there was one
             found = found.append_column(column, pa.nulls(len(found), column.type))
-    found = found.select(RUNS.names).cast(RUNS)
-    return found.sort_by([("AS_OF", "ascending"), ("FINISHED_AT", "ascending")])
+    wanted = pa.schema([column for column in RUNS if column.name in needed])
+    found = found.select(wanted.names).cast(wanted)
+    return found.sort_by([("AS_OF", "ascending"), ("FINISHED_AT", "ascending")]).select(columns or RUNS.names)
 
 
 def _upsert(url: str, row: dict[str, Any]) -> None:

@@ -60,10 +60,11 @@ RESULTS = {
     "refit": "{epochs} epochs on all {events:,} events, on {device}",
     "export": "{rows:,} rows for {users:,} users",
 }
-"""Task → its result in a few words, from its summary; of `gate`, see `_result`."""
+"""Task → its result in a few words, from its summary; of `gate`, see `result_of`."""
 
 
-def _result(task: str, summary: Summary) -> str:
+def result_of(task: str, summary: Summary) -> str:
+    """What came of a finished task, in a few words."""
     if task == "gate":
         verdict = (
             "forced"
@@ -86,7 +87,7 @@ def _tasks(store: RunStore) -> Table:
         if marker is None:
             table.add_row(task, "", "not finished")
         else:
-            table.add_row(task, f"{marker.seconds:.1f}", Text(_result(task, marker.summary)))
+            table.add_row(task, f"{marker.seconds:.1f}", Text(result_of(task, marker.summary)))
     return table
 
 

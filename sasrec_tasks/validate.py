@@ -25,14 +25,13 @@ from pandera.errors import SchemaErrors
 from sasrec_tasks import drift
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import MANIFEST, REJECTED, ROWS_AT_ONCE, SNAPSHOT
+from sasrec_tasks.contents import MANIFEST, REJECTED, REPORT, ROWS_AT_ONCE, SNAPSHOT
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.progress import bar
 from sasrec_tasks.schema import NAMES, arrow_type, build_schema, interactions_schema_file, reason
 
 log = logging.getLogger(__name__)
 
-REPORT = "report.json"
 EXAMPLES = 3
 
 REJECTED_SCHEMA = pa.schema(

@@ -184,6 +184,12 @@ def test_the_source_is_mounted_read_only_and_places_are_below_mounts(
     assert raw["volumes"].keys() == {"postgres", "runs", "table", "logs"}
 
 
+def test_the_api_server_reads_what_its_reports_show_and_writes_none_of_it(services: dict[str, Any]) -> None:
+    assert services["api-server"]["volumes"] == ["logs:/opt/airflow/logs", "runs:/runs:ro", "table:/table:ro"]
+    assert services["api-server"]["environment"]["SASREC_STORE"] == "/runs"
+    assert "AIRFLOW__CORE__PLUGINS_FOLDER=/opt/airflow/plugins" in DOCKERFILE
+
+
 def test_airflow_runs_without_privileges(services: dict[str, Any]) -> None:
     for name, service in of_airflow(services).items():
         assert service["user"] == "1000:0", name

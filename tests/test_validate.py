@@ -42,7 +42,7 @@ def rejected(front: Any) -> list[dict[str, Any]]:
 
 
 def report(front: Any) -> dict[str, Any]:
-    found: dict[str, Any] = store_of(front).read_json("validate", validate.REPORT)
+    found: dict[str, Any] = store_of(front).read_json("validate", contents.REPORT)
     return found
 
 
