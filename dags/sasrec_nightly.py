@@ -359,14 +359,13 @@ def place(operator: Any, needed: resources.Resources) -> None:
     if needed.queue:
         operator.queue = needed.queue
     if pod := needed.pod():
-        from airflow.providers.cncf.kubernetes.pod_generator import (
-            PodGenerator,  # slow, and not everybody has it
-        )
+        # (here, since it is slow, and not everybody has it)
+        from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 
         operator.executor_config = {"pod_override": PodGenerator.deserialize_model_dict(pod)}
 
 
 if (
     __name__ != "sasrec_nightly"
-):  # Airflow's own name for it; imported by another DAG file, it only has `make_dag`
+):  # Airflow names it otherwise; a DAG file that imports it wants `make_dag` alone
     make_dag()

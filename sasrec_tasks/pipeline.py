@@ -36,7 +36,6 @@ LAST = "prune"
 MOMENTS = ("as_of", "data_interval_start")
 
 
-
 def tasks_of(settings: Settings) -> tuple[str, ...]:
     """The tasks of a run with these settings, in order."""
     if not settings.refit.enabled:

@@ -119,7 +119,7 @@ def test_a_trigger_may_leave_places_to_the_deployment(tmp_path: Path) -> None:
 
 
 def test_the_data_interval_ends_at_as_of_and_starts_as_long_before_as_the_schedule_says() -> None:
-    own = dict.fromkeys(pipeline.PLACES, "/data")
+    own = dict.fromkeys(PLACES, "/data")
     day = timedelta(days=1)
     found = pipeline.triggered_settings({}, {}, own.get, MOMENT, day)
     assert (found.data_interval_start, found.as_of) == (MOMENT - day, MOMENT)
