@@ -50,16 +50,21 @@ class Instance:
 
     def deployment(self, lookup: Callable[[str], str | None]) -> Callable[[str], str | None]:
         """What the operator has set, this pipeline's own first."""
-        own = {_asked(name): self.settings[name] for name in self._operators() if _is_asked(name)}
-        return lambda name: str(own[name]) if own.get(name) not in (None, "") else lookup(name)
+        own = {_asked(name): _as_text(self.settings[name]) for name in self._operators() if _is_asked(name)}
+        return lambda name: own.get(name) or lookup(name)
 
     def _operators(self) -> list[str]:
         known = dict(fields())
-        return [name for name in self.settings if name in PLACES or is_operator_only(known[name])]
+        places = [name for name in PLACES if self.settings.get(name)]
+        return [*places, *(name for name in self.settings if is_operator_only(known[name]))]
 
 
 def _is_asked(name: str) -> bool:
     return name in PLACES or name.startswith(LOOKED_UP)
+
+
+def _as_text(value: Any) -> str:
+    return "null" if value is None else str(value)  # as YAML reads it
 
 
 def _asked(name: str) -> str:

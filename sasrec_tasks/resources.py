@@ -80,7 +80,8 @@ _ALL = TypeAdapter(dict[str, Resources])
 def _said(error: ValueError) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(
-            f"{'.'.join(map(str, each['loc']))}={each['input']!r}: {each['msg']}" for each in error.errors()
+            f"{'.'.join(map(str, each['loc'])) or 'it'}={each['input']!r}: {each['msg']}"
+            for each in error.errors()
         )
     return f'not JSON such as {{"train": {{"memory": "16Gi"}}}}: {error}'
 

@@ -70,7 +70,7 @@ def test_the_wheel_has_them_and_writes_them(tmp_path: Path) -> None:
     built = subprocess.run(
         [*build, f"--wheel-dir={tmp_path}", str(ROOT)], capture_output=True, text=True, check=False
     )
-    if "hatchling" in built.stderr and built.returncode:
+    if "No matching distribution found for hatchling" in built.stderr:
         pytest.skip(f"pip reaches no index for hatchling: {built.stderr.strip().splitlines()[-1]}")
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")

@@ -37,7 +37,7 @@ def test_another_has_what_it_is_given_and_else_what_the_deployment_has() -> None
             "store": "/shop/runs",
             "table": "/shop/table",
             "train": {"epochs": 7},
-            "prune.keep_versions": 9,
+            "prune": {"keep_versions": 9, "keep_days": None},
             "export.eligible_items": "/shop/items",
             "ingest.query": "SELECT * FROM events",
         },
@@ -45,7 +45,7 @@ def test_another_has_what_it_is_given_and_else_what_the_deployment_has() -> None
     settings = settings_of(own)
     assert (settings.source, settings.store, settings.table) == ("/data", "/shop/runs", "/shop/table")
     assert settings.train.epochs == 7
-    assert settings.prune.keep_versions == 9
+    assert (settings.prune.keep_versions, settings.prune.keep_days) == (9, None)
     assert settings.export.eligible_items == "/shop/items"
     assert settings.ingest.query == "SELECT * FROM events"
     assert settings_of(own, {"train.epochs": 3}).train.epochs == 3

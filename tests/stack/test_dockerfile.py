@@ -32,8 +32,8 @@ def mapped(text: str, folder: Path) -> str:
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that stands for the image, after all steps."""
     folder = tmp_path_factory.mktemp("image")
-    environment = {"HOME": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    environment |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("HOME", "PIP_"))}
+    environment = {**kept, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     python = folder / "python"  # of the image that each stage starts from
     subprocess.run([sys.executable, "-m", "venv", python], check=True)

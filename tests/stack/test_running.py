@@ -102,7 +102,7 @@ def test_celery_publishes_and_trains_where_the_gpu_is(celery: Night) -> None:
         for worker in WORKERS
     }
     assert worked["worker-gpu-1"] == 1, worked
-    assert worked["worker-1"] + worked["worker-2"] == len(ran) - 1, worked
+    assert worked["worker-1"] + worked["worker-2"] >= len(ran) - 1, worked  # and what was skipped at work
 
 
 @pytest.mark.parametrize("profile", ["local", "celery"])
