@@ -18,7 +18,7 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 AIRFLOW = Path(sys.executable).with_name("airflow")
-PATIENCE = 240  # seconds, for a machine that does other things too
+PATIENCE = 400  # seconds, for a machine that does other things too
 
 
 def airflow_at(home: Path) -> dict[str, str]:
@@ -61,7 +61,7 @@ def stop(processes: Sequence[subprocess.Popen[bytes]], seconds: float = 10) -> N
     started = {
         child for each in own for child in each.children(recursive=True)
     }  # tasks have groups of their own
-    for each in own:
+    for each in (*own, *started):
         with suppress(psutil.NoSuchProcess):
             each.terminate()
     _, alive = psutil.wait_procs([*own, *started], timeout=seconds)
@@ -111,6 +111,7 @@ class RunningAirflow:
         task_logs: the folder of the tasks' logs.
         environment: of the command line.
         api: logged in.
+        asks: how often it is asked at most, if it says that something is wrong with itself.
     """
 
     home: Path
@@ -118,6 +119,7 @@ class RunningAirflow:
     environment: Mapping[str, str]
     api: httpx.Client
     dag: str = "sasrec_nightly"
+    asks: int = 1
 
     def command(self, *arguments: str) -> str:
         """What a command line prints.
@@ -142,8 +144,14 @@ class RunningAirflow:
         Raises:
             AssertionError: no 2xx.
         """
-        answer = self.api.request(method, f"/api/v2/{path}", json=body)
-        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        for left in reversed(range(self.asks)):
+            answer = self.api.request(method, f"/api/v2/{path}", json=body)
+            if answer.status_code != httpx.codes.INTERNAL_SERVER_ERROR or not left:
+                break
+            time.sleep(0.5)
+        assert answer.is_success, (
+            f"{method} {path}: {answer.status_code} {answer.text}\n{self.ends_of_logs()}"
+        )
         return answer.json()
 
     def trigger(self, conf: Mapping[str, Any]) -> str:
@@ -181,7 +189,7 @@ class RunningAirflow:
         until = time.monotonic() + PATIENCE
         while not (found := holds()):
             assert time.monotonic() < until, f"{what}: not in {PATIENCE} s\n{self.ends_of_logs()}"
-            time.sleep(0.3)
+            time.sleep(1)
         return found
 
     def ended(self, *runs: str) -> dict[str, str]:
