@@ -131,7 +131,7 @@ def test_each_pipeline_is_a_dag_of_its_own_file(two: tuple[Path, Callable[..., s
     airflow("dags", "reserialize")
     airflow("dags", "list-import-errors")  # its status says so if there are any
     found = airflow("dags", "list", "--output", "json")
-    listed = {each["dag_id"]: Path(each["fileloc"]).name for each in json.loads(found[found.index("[") :])}
+    listed = {each["dag_id"]: Path(each["fileloc"]).name for each in json.loads(found[found.index("[{") :])}
     assert (listed["shop"], listed["sasrec_nightly"]) == ("shop.py", "sasrec_nightly.py")
 
 
