@@ -19,15 +19,19 @@ class Resources(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    queue: str | None = Field(None, min_length=1, description="Queue of Celery workers.")
-    memory: Quantity | None = Field(None, description="Bytes, for instance `16Gi`.")
-    cpu: Quantity | None = Field(None, description="CPUs that are reserved, for instance `4` or `500m`.")
-    gpu: int | None = Field(None, ge=1, le=64, description="GPUs.")
-    gpu_resource: str = Field("nvidia.com/gpu", min_length=1, description="What the cluster calls a GPU.")
-    ephemeral_storage: Quantity | None = Field(
-        None, description="Scratch on the node's disk, for instance `50Gi`."
+    queue: str | None = Field(default=None, min_length=1, description="Queue of Celery workers.")
+    memory: Quantity | None = Field(default=None, description="Bytes, for instance `16Gi`.")
+    cpu: Quantity | None = Field(
+        default=None, description="CPUs that are reserved, for instance `4` or `500m`."
     )
-    image: str | None = Field(None, min_length=1, description="Another image than the workers have.")
+    gpu: int | None = Field(default=None, ge=1, le=64, description="GPUs.")
+    gpu_resource: str = Field(
+        default="nvidia.com/gpu", min_length=1, description="What the cluster calls a GPU."
+    )
+    ephemeral_storage: Quantity | None = Field(
+        default=None, description="Scratch on the node's disk, for instance `50Gi`."
+    )
+    image: str | None = Field(default=None, min_length=1, description="Another image than the workers have.")
     node_selector: dict[str, str] = Field(
         default_factory=dict, description="Labels of the nodes it may run on."
     )

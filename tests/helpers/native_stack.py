@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,7 +234,7 @@ class NativeStack:
         targets = "|".join(sorted(map(re.escape, paths), key=len, reverse=True))
         return re.sub(rf"(?<![\w:/.-])({targets})(?![\w-])", lambda match: str(paths[match[0]]), value)
 
-    def postgres(self, environment: Mapping[str, str]) -> Sequence[str]:
+    def postgres(self, environment: Mapping[str, str]) -> list[str]:
         """What the image's entry point does: a cluster with a user, a password and a database; the server's command."""
         data, password = self.database / "data", self.database / "password"
         password.write_text(environment["POSTGRES_PASSWORD"])

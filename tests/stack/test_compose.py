@@ -290,7 +290,7 @@ def test_init_says_what_is_wrong_with_folders_and_key(
         env={
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "AIRFLOW__CORE__FERNET_KEY": "no key" if unusable == "key" else Fernet.generate_key().decode(),
-            "AIRFLOW__CORE__EXECUTOR": unusable if str(unusable).endswith("Executor") else "LocalExecutor",
+            "AIRFLOW__CORE__EXECUTOR": unusable if unusable and "Executor" in unusable else "LocalExecutor",
         },
         check=False,
         capture_output=True,

@@ -51,7 +51,7 @@ def night(folder: Path, profiles: str) -> Iterator[Night]:
     for name in ("Makefile", ".env.example"):
         shutil.copy(ROOT / name, folder)
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
-    make = ["make", "-C", folder, "env", "DATA=events", f"PROFILES={profiles}"]
+    make = ["make", "-C", str(folder), "env", "DATA=events", f"PROFILES={profiles}"]
     subprocess.run(make, env=kept, check=True, capture_output=True)
     generate(folder / "events" / "interactions.parquet", users=300, items=2000, events=9000, seed=1)
     env = read_env(folder / ".env")
