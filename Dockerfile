@@ -3,7 +3,7 @@
 # The index that pip asks by default has torch for GPUs on Linux, gigabytes larger. For the CPU build, give
 # the address that PyTorch's installation page names for it (same version, as constraints.txt says):
 #   docker build --build-arg PIP_ARGS="--extra-index-url ADDRESS" .
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 
 # Wheel and list of requirements: made anew when the code changes, thrown away after.
@@ -13,9 +13,12 @@ WORKDIR /build
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore ${PIP_ARGS} hatchling==1.33.0
 COPY pyproject.toml README.md ./
 RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-    extras = [project['optional-dependencies'][name] for name in ('airflow', 'alerts', 'train', 'postgres', 's3')]; \
+    names = ('airflow', 'alerts', 'stack', 'train', 'postgres', 's3'); \
+    extras = [project['optional-dependencies'][name] for name in names]; \
     print(*project['dependencies'], *sum(extras, []), sep='\n')" > requirements.txt
 COPY schemas schemas
+COPY dags dags
+COPY plugins plugins
 COPY sasrec_tasks sasrec_tasks
 RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir wheels .
 
@@ -28,7 +31,7 @@ COPY constraints.txt /build/
 COPY --from=project /build/requirements.txt /build/
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/venv/bin/pip install --disable-pip-version-check ${PIP_ARGS} --constraint /build/constraints.txt \
-    --requirement /build/requirements.txt psycopg2-binary==2.9.13 asyncpg==0.32.0
+    --requirement /build/requirements.txt
 
 
 FROM ${PYTHON_IMAGE}
@@ -49,6 +52,7 @@ COPY --from=dependencies /opt/venv /opt/venv
 RUN --mount=type=bind,from=project,source=/build/wheels,target=/wheels \
     pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore --no-deps /wheels/*.whl \
     && pip check --disable-pip-version-check
+# Where nothing is mounted over them, as on Kubernetes.
 COPY dags /opt/airflow/dags
 COPY plugins /opt/airflow/plugins
 WORKDIR /opt/airflow

@@ -19,6 +19,9 @@ SPACE ?=
 TRIALS ?= 20
 # Stages of `make bench-speed`; all if not given.
 STAGES ?=
+# Interactions that `make env` shows to docker compose, and profiles of its services (celery, gpu).
+DATA ?= data
+PROFILES ?=
 # Further options for pip, for instance an index with another build of torch.
 PIP_ARGS ?=
 
@@ -42,7 +45,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs up clean
+.PHONY: help setup demo test lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -158,6 +161,24 @@ bench-new-items: setup ## What places for new items change, on made-up data
 
 docs: setup ## Draw the README's picture of the DAG and table of settings from the code
 	@$(BIN)/python docs/render.py
+
+env: ## .env for docker compose, with random secrets; one that is there stays (DATA=folder PROFILES=celery,gpu)
+	@test ! -e .env || { echo ".env is there already, and stays as it is."; exit 0; }; \
+	case '$(PROFILES)' in ''|celery|celery,gpu) ;; *) echo "PROFILES=$(PROFILES): celery, or celery,gpu, or nothing"; exit 2;; esac; \
+	mkdir -p '$(DATA)' && umask 077 && new=$$(mktemp .env.XXXXXX) && trap 'rm -f "$$new"' EXIT && \
+	while IFS= read -r line; do \
+	  case "$$line" in \
+	    SASREC_DATA=) line="$$line'$(abspath $(DATA))'";; \
+	    *_PASSWORD=|*_SECRET=|*_SECRET_KEY=) line=$$line$$(head -c 64 /dev/urandom | od -An -v -tx1 | tr -d ' \n');; \
+	    *_FERNET_KEY=) line=$$line$$(head -c 32 /dev/urandom | base64 | tr +/ -_);; \
+	    '#SASREC_UID='*) if test "$$(id -u)" != 0; then line=SASREC_UID=$$(id -u); fi;; \
+	    '#COMPOSE_PROFILES='*) if test -n '$(PROFILES)'; then line='COMPOSE_PROFILES=$(PROFILES)'; fi;; \
+	    '#AIRFLOW_EXECUTOR='*) if test -n '$(PROFILES)'; then line=AIRFLOW_EXECUTOR=CeleryExecutor; fi;; \
+	    '#SASREC_RESOURCES='*) if test '$(PROFILES)' = celery,gpu; then line="SASREC_RESOURCES='{\"train\": {\"queue\": \"gpu\"}}'"; fi;; \
+	  esac; \
+	  printf '%s\n' "$$line"; \
+	done < .env.example > "$$new" && ln "$$new" .env && \
+	echo ".env is written; the interactions are those of $(abspath $(DATA)). Now: docker compose up --build --detach --wait"
 
 up: setup ## Airflow with its UI on localhost, without docker (PORT=8080)
 	@umask 077; test -s $(PASSWORDS) || $(BIN)/python -c 'import secrets; print("{\"admin\": \"" + secrets.token_urlsafe(12) + "\"}")' > $(PASSWORDS)

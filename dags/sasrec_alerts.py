@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DAG_ID = "sasrec_nightly"
 EXTRA = "the package of the notifier is missing where tasks run: pip install 'sasrec-tasks[alerts]'"
 
 
@@ -37,10 +36,10 @@ def deployment(name: str) -> str:
     return value or os.environ.get(f"SASREC_{name.upper()}", "")
 
 
-def report(run_id: str) -> str:
+def report(dag_id: str, run_id: str) -> str:
     """Address of a run's report in Airflow's UI."""
     base = conf.get("api", "base_url", fallback="http://localhost:8080/").rstrip("/")
-    return f"{base}/dags/{DAG_ID}/runs/{quote(run_id)}/plugin/report"
+    return f"{base}/dags/{dag_id}/runs/{quote(run_id)}/plugin/report"
 
 
 def send(alert: Alert, context: Any) -> bool:
@@ -90,13 +89,13 @@ def _webhook(alert: Alert, connection: str) -> BaseNotifier:
     return notifier
 
 
-def failed(run_id: str, reasons: Mapping[str, str], table: str, context: Any) -> bool:
+def failed(dag_id: str, run_id: str, reasons: Mapping[str, str], table: str, context: Any) -> bool:
     """Tell of a run that ended without a publish; False if there is nobody to tell."""
     from sasrec_tasks import alerts, connections
 
     with connections.use(lambda name: Connection.get(name).get_uri()):
         alert = alerts.failed(
-            DAG_ID, run_id, reasons, table=table or deployment("table"), report=report(run_id)
+            dag_id, run_id, reasons, table=table or deployment("table"), report=report(dag_id, run_id)
         )
     log.warning("%s", alert.as_text())
     return send(alert, context)
@@ -107,15 +106,15 @@ def missed_deadline(context: Mapping[str, Any], hours: float) -> None:
     from sasrec_tasks import alerts, connections
 
     run = context["dag_run"]
-    run_id = run["dag_run_id"]
+    dag_id, run_id = run["dag_id"], run["dag_run_id"]
     with connections.use(lambda name: Connection.get(name).get_uri()):
         alert = alerts.late(
-            DAG_ID,
+            dag_id,
             run_id,
             run["state"],
             timedelta(hours=hours),
             table=deployment("table"),
-            report=report(run_id),
+            report=report(dag_id, run_id),
         )
     log.warning("%s", alert.as_text())
     send(alert, context)

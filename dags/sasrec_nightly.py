@@ -42,10 +42,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import (
+    DAG,
     Asset,
     Connection,
     ExceptionRetryPolicy,
@@ -62,8 +64,12 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSkipException
 from airflow.sdk.lineage import get_hook_lineage_collector
 
+from sasrec_tasks import resources
+from sasrec_tasks.airflow_files import made_for
 from sasrec_tasks.errors import RetryCannotHelp
-from sasrec_tasks.naming import form
+from sasrec_tasks.instances import Instance
+
+made_for("0.1.0")
 
 PUBLISH, LEAVE = "Publish", "Leave the table as it is"
 
@@ -74,6 +80,9 @@ RECOMMENDATIONS = Asset(name="sasrec_recommendations", uri="sasrec://recommendat
 
 FAILURE = "failure"
 """XCom of what went wrong in a task."""
+
+INSTANCES: dict[str, Instance] = {}
+"""By the DAG's name. A worker parses the DAG file, too, and finds its own here."""
 
 HELP = {
     "ingest": """
@@ -285,9 +294,14 @@ def ingest() -> dict[str, Any]:
 
     context = get_current_context()
     dag_run, instance = context["dag_run"], context["ti"]
+    own = INSTANCES[dag_run.dag_id]
     with at_work():
         settings = pipeline.triggered_settings(
-            context["params"], dag_run.conf or {}, deployment, as_of(dag_run), data_interval(dag_run)
+            own.params(context["params"]),
+            dag_run.conf or {},
+            own.deployment(deployment),
+            as_of(dag_run),
+            data_interval(dag_run),
         )
         store = pipeline.start(settings, dag_run.run_id)
         instance.xcom_push("run", store.uri)  # now: the run's page shows what is there so far
@@ -354,7 +368,8 @@ def export(before: dict[str, Any]) -> dict[str, Any]:
     names = ("table", "version", "previous_version", "as_of", "rows", "users", "metrics")
     facts = {name: summary[name] for name in names}
     context = get_current_context()
-    context["outlet_events"][RECOMMENDATIONS].extra.update({**facts, "run_id": context["dag_run"].run_id})
+    (asset,) = context["ti"].task.outlets
+    context["outlet_events"][asset].extra.update({**facts, "run_id": context["dag_run"].run_id})
     return {"run": before["run"], **summary}
 
 
@@ -389,17 +404,17 @@ def alert() -> None:
     if begun:
         with suppress(OSError, ValueError):  # it may be the store that failed
             table = RunStore(begun["run"]).settings().table
-    if not sasrec_alerts.failed(run_id, reasons, table, context):
+    if not sasrec_alerts.failed(ti.dag_id, run_id, reasons, table, context):
         raise AirflowSkipException("nobody to tell: sasrec_alert_emails and sasrec_alert_webhook are not set")
 
 
-@dag(
+night = partial(
+    dag,
     schedule="0 2 * * *",
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     deadline=deadline(),
-    params={name: Param(default, **schema) for name, default, schema in form()},
     default_args={
         "retries": 3,
         "retry_delay": timedelta(minutes=1),
@@ -412,6 +427,8 @@ def alert() -> None:
     doc_md=__doc__,
     tags=["recommendations"],
 )
+
+
 def sasrec_nightly() -> None:
     """Interactions to recommendations."""
     done = ingest()
@@ -427,4 +444,42 @@ def sasrec_nightly() -> None:
     published >> pruned.as_teardown() >> alerted.as_teardown()
 
 
-sasrec_nightly()
+def make_dag(name: str = "sasrec_nightly", settings: dict[str, Any] | None = None, **arguments: Any) -> DAG:
+    """The pipeline as a DAG; with another name, a further one from the same installation.
+
+    Args:
+        name: the DAG's id.
+        settings: by their names, what differs from the deployment's places and from the defaults. A further pipeline
+            needs a `store` and a `table` of its own.
+        arguments: of Airflow's `dag`, for instance `schedule`.
+
+    Raises:
+        BadSettings: settings, or resources in `SASREC_RESOURCES`, that can't be used.
+    """
+    own = INSTANCES[name] = Instance(name, settings or {})
+    params = {each: Param(default, **schema) for each, default, schema in own.form()}
+    made: DAG = night(dag_id=name, params=params, **arguments)(sasrec_nightly)()
+    if name != "sasrec_nightly":
+        made.get_task("export").outlets = [
+            Asset(name=f"{name}_recommendations", uri=f"sasrec://{name}/recommendations")
+        ]
+    # The environment, not a Variable: the file is parsed twice a minute, and a Variable is a query each time.
+    for each, needed in resources.read(os.environ.get("SASREC_RESOURCES", ""), made.task_ids).items():
+        place(made.get_task(each), needed)
+    return made
+
+
+def place(operator: Any, needed: resources.Resources) -> None:
+    """Have a task run where it gets what it needs."""
+    if needed.queue:
+        operator.queue = needed.queue
+    if pod := needed.pod():
+        # (here, since it is slow, and not everybody has it)
+        from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+
+        operator.executor_config = {"pod_override": PodGenerator.deserialize_model_dict(pod)}
+
+
+# Airflow gives it another name; a DAG file that imports it wants `make_dag` alone.
+if __name__ != "sasrec_nightly":
+    make_dag()

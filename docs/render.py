@@ -94,7 +94,9 @@ def settings_table() -> str:
 
 def load(name: str) -> Any:
     """The DAG of a file in `dags/`."""
-    return getattr(load_module(name), name)()
+    module = load_module(name)
+    made = module.make_dag if hasattr(module, "make_dag") else getattr(module, name)
+    return made()
 
 
 def load_module(name: str) -> Any:

@@ -191,6 +191,30 @@ cli_table.add_to(app)
 
 
 @app.command()
+def airflow_files(
+    to: Annotated[Path, typer.Option(help="Folder that gets dags/ and plugins/, for instance AIRFLOW_HOME.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that are there with other content.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; status 1 if they are not those of this version.")
+    ] = False,
+) -> None:
+    """Write the DAG files and the plugin of this version, for an Airflow to read."""
+    from sasrec_tasks import airflow_files as files
+
+    if check:
+        missing, changed = files.differing(to)
+        for name in missing:
+            stdout.print(f"missing: {to / name}", soft_wrap=True)
+        for name in changed:
+            stdout.print(f"differs: {to / name}", soft_wrap=True)
+        raise typer.Exit(int(bool(missing or changed)))
+    for name in files.write(to, force=force):
+        stdout.print(to / name, soft_wrap=True)
+
+
+@app.command()
 def generate(
     out: Annotated[Path, typer.Option(help="Parquet file to write; its figures go beside it as JSON.")],
     users: Annotated[int, typer.Option(help="Users.")] = 12_000,

@@ -328,6 +328,9 @@ class Refit(Group):
     """Passes over all events, within another `train.max_minutes`. None: as many as the best epoch of `train`."""
 
 
+PLACES = ("source", "store", "table")
+"""Settings that name where a run reads and writes."""
+
 NARROWING_TABLES = ("eligible_items", "excluded_pairs")
 """Settings of `export` that name a table, whose contract is the file of that name in `schemas/`."""
 

@@ -88,7 +88,7 @@ def from_names(values: Mapping[str, Any], *, where: str = "settings") -> Setting
     nested: dict[str, Any] = {}
     problems: list[str] = []
     known = dict(fields())
-    for name, value in _flat(values).items():
+    for name, value in flat(values).items():
         if name in GROUPS:
             problems.append(f"{name}={value!r}: is a group of settings: write {name}.<setting>")
             continue
@@ -144,22 +144,23 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise BadSettings(f"{file}: can't be read as YAML: {error}") from error
     if not isinstance(values, dict | None):
         raise BadSettings(f"{file}: must hold settings, for instance `train: {{epochs: 5}}`")
-    return _flat(values or {})
+    return flat(values or {})
 
 
 def as_names(settings: Settings) -> dict[str, Any]:
     """The inverse of `from_names`, as JSON can hold it."""
-    return _flat(settings.model_dump(mode="json", by_alias=True))
+    return flat(settings.model_dump(mode="json", by_alias=True))
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"train": {"epochs": 5}}` → `{"train.epochs": 5}`; what is flat stays."""
+    result: dict[str, Any] = {}
     for name, value in values.items():
         if name in GROUPS and isinstance(value, Mapping | None):  # a group may be left empty
-            flat |= {f"{name}.{key}": inner for key, inner in (value or {}).items()}
+            result |= {f"{name}.{key}": inner for key, inner in (value or {}).items()}
         else:
-            flat[str(name)] = value
-    return flat
+            result[str(name)] = value
+    return result
 
 
 def _nearest(name: str, known: dict[str, Any]) -> str:

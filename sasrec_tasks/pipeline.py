@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from sasrec_tasks import roots
 from sasrec_tasks.artifacts import RunStore, Summary
-from sasrec_tasks.config import NARROWING_TABLES, Settings
+from sasrec_tasks.config import NARROWING_TABLES, PLACES, Settings
 from sasrec_tasks.errors import BadSettings, GateRefused, RetryCannotHelp
 from sasrec_tasks.naming import fields, from_names, is_operator_only, parse_assignments
 from sasrec_tasks.run_folders import in_store
@@ -36,7 +36,6 @@ REFIT = "refit"
 LAST = "prune"
 """What comes after them, whatever became of them; no part of the run, so that it has neither folder nor marker."""
 
-PLACES = ("source", "store", "table")
 MOMENTS = ("as_of", "data_interval_start")
 
 

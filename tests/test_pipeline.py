@@ -12,6 +12,7 @@ import pytest
 
 from sasrec_tasks import pipeline
 from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.config import PLACES
 from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.naming import from_names
 
@@ -110,15 +111,15 @@ def test_the_newest_run_is_the_last_to_come_to_a_verdict(place: Any) -> None:
 
 
 def test_a_trigger_may_leave_places_to_the_deployment(tmp_path: Path) -> None:
-    own = {name: str(tmp_path / name) for name in pipeline.PLACES}
+    own = {name: str(tmp_path / name) for name in PLACES}
     settings = pipeline.triggered_settings({"source": "", "train.epochs": 3}, {}, own.get, MOMENT)
-    assert {name: getattr(settings, name) for name in pipeline.PLACES} == own
+    assert {name: getattr(settings, name) for name in PLACES} == own
     assert settings.as_of == MOMENT
     assert settings.train.epochs == 3
 
 
 def test_the_data_interval_ends_at_as_of_and_starts_as_long_before_as_the_schedule_says() -> None:
-    own = dict.fromkeys(pipeline.PLACES, "/data")
+    own = dict.fromkeys(PLACES, "/data")
     day = timedelta(days=1)
     found = pipeline.triggered_settings({}, {}, own.get, MOMENT, day)
     assert (found.data_interval_start, found.as_of) == (MOMENT - day, MOMENT)

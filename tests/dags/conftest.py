@@ -6,45 +6,26 @@ import base64
 import email
 import email.policy
 import json
-import os
 import secrets
-import socket
 import sqlite3
 import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message
+from airflow_processes import AIRFLOW, RunningAirflow, airflow_at, answers, free_ports, log_in, running
 
 from sasrec_tasks.generate import generate
 
-ROOT = Path(__file__).parents[2]
-AIRFLOW = Path(sys.executable).with_name("airflow")
 PARTS = ("api-server", "dag-processor", "scheduler")  # a task that waits for a person needs no triggerer
-PATIENCE = 400  # seconds, for a machine that does other things too
-
-
-def airflow_at(home: Path) -> dict[str, str]:
-    """The environment of an Airflow that keeps everything in a folder."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "SASREC"))}
-    return {
-        **kept,
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-    }
 
 
 LINEAGE = """
@@ -120,127 +101,19 @@ def airflow(
     return own
 
 
-@dataclass(frozen=True)
-class RealAirflow:
-    """An Airflow whose parts can be at work, and what asks them by REST.
-
-    A run is what its `dag_run_id` names. No schedule starts one.
-    """
-
-    home: Path
-    environment: Mapping[str, str]
-    api: httpx.Client
-    dag: str = "sasrec_nightly"
-
-    def command(self, *arguments: str) -> str:
-        """What a command line prints.
-
-        Raises:
-            AssertionError: its status is not 0.
-        """
-        done = subprocess.run(
-            [AIRFLOW, *arguments],
-            env=dict(self.environment),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """What the REST API answers; SQLite may tell it that another writer was there before.
-
-        Raises:
-            AssertionError: no 2xx.
-        """
-        for _ in range(20):
-            answer = self.api.request(method, f"/api/v2/{path}", json=body)
-            if answer.status_code != httpx.codes.INTERNAL_SERVER_ERROR:
-                break
-            time.sleep(0.5)
-        assert answer.is_success, (
-            f"{method} {path}: {answer.status_code} {answer.text}\n{self.ends_of_logs()}"
-        )
-        return answer.json()
+class RealAirflow(RunningAirflow):
+    """An Airflow whose parts can be at work. No schedule starts a run."""
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """API server, DAG processor and scheduler run; the DAG is not paused."""
         with ExitStack() as stack:
             for part in PARTS:
-                stack.enter_context(running(part, self.home / f"{part}.log", self.environment))
+                stack.enter_context(running([AIRFLOW, part], self.home / f"{part}.log", self.environment))
             self.wait("the API server", lambda: answers(self.api))
-            token = self.api.post("/auth/token", json={"username": "ann", "password": "secret"})
-            assert token.is_success, token.text
-            self.api.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
+            log_in(self.api, "ann", "secret")
             self.ask("PATCH", f"dags/{self.dag}", {"is_paused": False})
             yield
-
-    def trigger(self, conf: Mapping[str, Any]) -> str:
-        """Start a run, with some settings."""
-        run = self.ask("POST", f"dags/{self.dag}/dagRuns", {"logical_date": None, "conf": conf})
-        return str(run["dag_run_id"])
-
-    def runs(self) -> dict[str, str]:
-        """Run → state."""
-        found = self.ask("GET", f"dags/{self.dag}/dagRuns?limit=100")["dag_runs"]
-        return {run["dag_run_id"]: run["state"] for run in found}
-
-    def tasks(self, run: str) -> dict[str, str]:
-        """Task → state."""
-        found = self.ask("GET", f"dags/{self.dag}/dagRuns/{run}/taskInstances")["task_instances"]
-        return {task["task_id"]: task["state"] for task in found}
-
-    def log(self, run: str, task: str) -> str:
-        """The log of a task's last try."""
-        files = sorted(
-            (self.home / "logs" / f"dag_id={self.dag}" / f"run_id={run}" / f"task_id={task}").iterdir()
-        )
-        return files[-1].read_text() if files else ""
-
-    def wait(self, what: str, holds: Callable[[], Any]) -> Any:
-        """Until something holds.
-
-        Raises:
-            AssertionError: it never did; with the ends of all logs.
-        """
-        until = time.monotonic() + PATIENCE
-        while not (found := holds()):
-            assert time.monotonic() < until, f"{what}: not in {PATIENCE} s\n{self.ends_of_logs()}"
-            time.sleep(1)
-        return found
-
-    def ended(self, *runs: str) -> dict[str, str]:
-        """Run → state, once all have ended."""
-
-        def states() -> dict[str, str]:
-            found = {run: state for run, state in self.runs().items() if run in runs}
-            return found if set(found.values()) <= {"success", "failed"} else {}
-
-        found: dict[str, str] = self.wait(f"the end of {', '.join(runs)}", states)
-        return found
-
-    def succeeded(self, *runs: str) -> None:
-        """That runs come to a good end.
-
-        Raises:
-            AssertionError: one has not; with the ends of all logs.
-        """
-        states = self.ended(*runs)
-        assert set(states.values()) == {"success"}, f"{states}\n{self.ends_of_logs()}"
-
-    def ends_of_logs(self) -> str:
-        """The last lines of what each part and each task has logged."""
-        logs = [self.home / f"{part}.log" for part in PARTS]
-        logs += sorted((self.home / "logs").rglob("attempt=*.log"), key=lambda file: file.stat().st_mtime)[
-            -12:
-        ]
-        lines: list[str] = []
-        for log in filter(Path.exists, logs):
-            lines += [f"== {log}", *log.read_text(errors="replace").splitlines()[-15:]]
-        return "\n".join(lines)
 
 
 @pytest.fixture(scope="module")
@@ -281,48 +154,12 @@ def real_airflow(
         **airflow_settings,
     }
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as api:
-        airflow = RealAirflow(home, environment, api)
+        airflow = RealAirflow(
+            home, home / "logs", environment, api, asks=20
+        )  # SQLite: another writer was there before
         airflow.command("db", "migrate")
         airflow.command("dags", "reserialize")
         yield airflow
-
-
-@contextmanager
-def running(part: str, log: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """A part of Airflow; at the end neither it nor what it has started is left."""
-    with (
-        log.open("wb") as out,
-        subprocess.Popen([AIRFLOW, part], env=dict(environment), stdout=out, stderr=out) as process,
-    ):
-        try:
-            yield
-        finally:
-            own = psutil.Process(process.pid)
-            started = own.children(recursive=True)  # tasks have process groups of their own
-            for each in (own, *started):
-                with suppress(psutil.NoSuchProcess):
-                    each.terminate()
-            _, alive = psutil.wait_procs([own, *started], timeout=10)
-            for each in alive:
-                with suppress(psutil.NoSuchProcess):
-                    each.kill()
-
-
-def answers(api: httpx.Client) -> bool:
-    """Whether the API server is up."""
-    try:
-        return api.get("/api/v2/version").is_success
-    except httpx.TransportError:
-        return False
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens at."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @dataclass

@@ -18,6 +18,7 @@ import pytest
 
 from sasrec_tasks import pipeline, runs
 from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.config import PLACES
 from sasrec_tasks.naming import from_names
 from sasrec_tasks.tables import Recommendations
 
@@ -39,7 +40,7 @@ PAST = NIGHTS[:3]  # those that are filled in again, once the last has published
 def nights(real_airflow: Any, chains: Callable[..., pa.Table]) -> None:
     """Four nights, each published on what had arrived by then."""
     environment = real_airflow.environment
-    places = {name: environment[f"SASREC_{name.upper()}"] for name in pipeline.PLACES}
+    places = {name: environment[f"SASREC_{name.upper()}"] for name in PLACES}
     for as_of, events in zip(NIGHTS, days(chains(users=100)), strict=True):
         arrived = as_of.date() - timedelta(days=1)
         file = Path(places["source"]) / f"date={arrived}" / "events.parquet"

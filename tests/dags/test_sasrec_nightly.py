@@ -44,7 +44,7 @@ def dag_module() -> Any:
 
 @pytest.fixture(scope="module")
 def dag(dag_module: Any) -> Any:
-    return dag_module.sasrec_nightly()
+    return dag_module.make_dag()
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "dags").glob("*.py")), ids=lambda file: str(file.stem))

@@ -1,60 +1,44 @@
-"""docker-compose.yml, Dockerfile, .env.example and .dockerignore, read as docker would read them."""
+"""docker-compose.yml, Dockerfile, .env.example and .dockerignore, read as docker would read them.
 
+compose-spec.json is the schema of the Compose specification, as github.com/compose-spec/compose-go has it in
+`schema/` at e70e961c (Apache License 2.0).
+"""
+
+import base64
 import fnmatch
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
+from compose_file import DOCKERFILE, ROOT, TEXT, VARIABLE, compose_file, instructions, interpolated, read_env
+from compose_file import services as started_services
 
-ROOT = Path(__file__).parent.parent
-COMPOSE = ROOT / "docker-compose.yml"
-TEXT = COMPOSE.read_text(encoding="utf-8")
-DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+from sasrec_tasks.pipeline import TASKS
+from sasrec_tasks.resources import read
 
 SECRETS = (
     "POSTGRES_PASSWORD",
     "AIRFLOW_ADMIN_PASSWORD",
+    "REDIS_PASSWORD",
     "AIRFLOW__API__SECRET_KEY",
     "AIRFLOW__API_AUTH__JWT_SECRET",
     "AIRFLOW__CORE__FERNET_KEY",
 )
 REQUIRED = (*SECRETS, "SASREC_DATA")
 ONE_SHOT = "airflow-init"
-VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?:(:\?|:-)([^}]*))?\})")
-
-
-def interpolated(value: Any, env: dict[str, str]) -> Any:
-    """What compose makes of `$$`, `${NAME}`, `${NAME:-default}` and `${NAME:?sentence}`."""
-    if isinstance(value, dict):
-        return {key: interpolated(inner, env) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [interpolated(inner, env) for inner in value]
-    if not isinstance(value, str):
-        return value
-
-    def replacement(match: re.Match[str]) -> str:
-        name, operator, argument = match.groups()
-        if name is None:
-            return "$"
-        if env.get(name):
-            return env[name]
-        if operator == ":?":
-            raise LookupError(f"required variable {name} is missing a value: {argument}")
-        return str(argument or "")
-
-    return VARIABLE.sub(replacement, value)
 
 
 @pytest.fixture(scope="module")
 def raw() -> dict[str, Any]:
-    compose: dict[str, Any] = yaml.safe_load(TEXT)
-    return compose
+    return compose_file()
 
 
 @pytest.fixture
@@ -69,13 +53,27 @@ def services(raw: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
 
 
 def of_airflow(services: dict[str, Any]) -> dict[str, Any]:
-    return {name: service for name, service in services.items() if name != "postgres"}
+    return {name: service for name, service in services.items() if name not in ("postgres", "redis")}
 
 
 def test_has_the_services_of_a_production_stack(services: dict[str, Any]) -> None:
     assert list(services) == [
-        "postgres", ONE_SHOT, "api-server", "scheduler", "dag-processor", "triggerer",
+        "postgres", "redis", ONE_SHOT, "api-server", "scheduler", "dag-processor", "triggerer", "worker",
+        "worker-gpu",
     ]  # fmt: skip
+    profiles = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
+    assert profiles == {"redis": ["celery", "gpu"], "worker": ["celery"], "worker-gpu": ["gpu"]}
+
+
+def test_keeps_to_the_compose_specification(raw: dict[str, Any]) -> None:
+    schema = json.loads(Path(__file__).with_name("compose-spec.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(raw)
+
+
+def test_every_image_is_pinned_and_every_service_has_limits(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert re.fullmatch(r"sasrec-tasks|[a-z]+:\d+(\.\d+)+-bookworm", service["image"]), name
+        assert {"memory", "pids"} <= service["deploy"]["resources"]["limits"].keys(), name
 
 
 def test_every_lasting_service_has_a_health_check_and_is_restarted(services: dict[str, Any]) -> None:
@@ -95,7 +93,7 @@ def test_health_checks_use_only_what_the_images_have(services: dict[str, Any]) -
         if name == ONE_SHOT:
             continue
         program, *arguments = service["healthcheck"]["test"][1:]
-        assert program in ("python", "airflow"), name
+        assert program in ("python", "airflow", "bash"), name
         if program == "python":
             assert arguments[0] == "-c"
             compile(arguments[1], name, "exec")
@@ -149,9 +147,12 @@ def test_the_password_of_the_database_needs_no_escaping(services: dict[str, Any]
 def test_all_of_airflow_share_one_environment(raw: dict[str, Any]) -> None:
     shared = raw["x-environment"]
     for name, service in of_airflow(raw["services"]).items():
-        assert shared.items() <= service["environment"].items(), name
+        other = dict(shared.items() - service["environment"].items())
+        assert other.keys() <= ({"AIRFLOW__CELERY__WORKER_CONCURRENCY"} if name == "worker-gpu" else set()), (
+            name
+        )
         assert service["image"] == raw["x-airflow"]["image"], name
-    assert shared["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    assert interpolated(shared["AIRFLOW__CORE__EXECUTOR"], {}) == "LocalExecutor"
     assert shared["AIRFLOW__CORE__PARALLELISM"] == "4"
     assert len(re.findall(r"^ +AIRFLOW__CORE__FERNET_KEY:", TEXT, re.MULTILINE)) == 1  # aliases, not copies
     assert "api-server:8080" in shared["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
@@ -169,30 +170,40 @@ def test_the_ui_listens_on_localhost_only_and_nothing_else_does(services: dict[s
 def test_the_source_is_mounted_read_only_and_places_are_below_mounts(
     services: dict[str, Any], raw: dict[str, Any]
 ) -> None:
-    for name in ("scheduler", ONE_SHOT):
+    for name in ("scheduler", "worker", "worker-gpu", ONE_SHOT):
         volumes = services[name]["volumes"]
-        (source,) = (volume for volume in volumes if isinstance(volume, dict))
-        assert source["source"] == "a value of SASREC_DATA"
-        assert source["read_only"] is True
-        assert source["bind"] == {"create_host_path": False}
+        binds = [volume for volume in volumes if isinstance(volume, dict)]
+        assert [bind["source"] for bind in binds] == ["./dags", "./plugins", "a value of SASREC_DATA"]
+        assert all(bind["read_only"] is True for bind in binds)
+        assert all(bind["bind"] == {"create_host_path": False} for bind in binds)
+        source = binds[-1]
         named = [volume for volume in volumes if isinstance(volume, str)]
         assert named == ["logs:/opt/airflow/logs", "runs:/runs", "table:/table"]
         environment = services[name]["environment"]
         assert environment["SASREC_SOURCE"] == source["target"] == environment["SASREC_ALLOWED_ROOTS"]
         assert environment["SASREC_STORE"] == "/runs"
         assert environment["SASREC_TABLE"].startswith("/table/")
-    assert raw["volumes"].keys() == {"postgres", "runs", "table", "logs"}
+    assert raw["volumes"].keys() == {"postgres", "redis", "runs", "table", "logs"}
 
 
 def test_the_api_server_reads_what_its_reports_show_and_writes_none_of_it(services: dict[str, Any]) -> None:
-    assert services["api-server"]["volumes"] == ["logs:/opt/airflow/logs", "runs:/runs:ro", "table:/table:ro"]
+    volumes = services["api-server"]["volumes"]
+    assert {"runs:/runs:ro", "table:/table:ro"} <= {each for each in volumes if isinstance(each, str)}
     assert services["api-server"]["environment"]["SASREC_STORE"] == "/runs"
     assert "AIRFLOW__CORE__PLUGINS_FOLDER=/opt/airflow/plugins" in DOCKERFILE
 
 
-def test_airflow_runs_without_privileges(services: dict[str, Any]) -> None:
+def test_every_service_sees_the_dags_and_writes_none(services: dict[str, Any]) -> None:
     for name, service in of_airflow(services).items():
-        assert service["user"] == "1000:0", name
+        binds = {each["target"]: each for each in service["volumes"] if isinstance(each, dict)}
+        for folder in ("dags", "plugins"):
+            assert binds[f"/opt/airflow/{folder}"]["read_only"] is True, name
+            assert (ROOT / binds[f"/opt/airflow/{folder}"]["source"]).is_dir(), name
+
+
+def test_nothing_runs_with_privileges(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["user"] == ("1000:0" if name in of_airflow(services) else name), name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
 
@@ -205,9 +216,11 @@ def test_every_airflow_command_exists(services: dict[str, Any], tmp_path: Path) 
                 used.append(words[1:])
             elif words[:1] == ["bash"]:
                 used += [
-                    line.split()[2:] for line in words[-1].splitlines() if line.startswith("exec airflow")
+                    shlex.split(line)[2:]
+                    for line in words[-1].splitlines()
+                    if line.startswith("exec airflow")
                 ]
-    assert len(used) == 7
+    assert len(used) == 9
     parse = (
         "import json, sys; from airflow.cli import cli_parser; parser = cli_parser.get_parser(); "
         "[parser.parse_args(words) for words in json.loads(sys.argv[1])]"
@@ -226,7 +239,7 @@ def test_shell_commands_are_valid_shell(services: dict[str, Any]) -> None:
     scripts = [
         service["command"] for service in services.values() if service.get("command", [""])[0] == "bash"
     ]
-    assert len(scripts) == 2
+    assert len(scripts) == 5
     for program, options, script in scripts:
         assert options == "-euc"
         subprocess.run([program, "-n", "-c", script], check=True)
@@ -260,6 +273,11 @@ def test_the_passwords_file_is_made_at_start_and_kept_private(
         ("runs", "{tmp}/runs: user [0-9]+ can't write there: .*SASREC_UID.*"),
         ("data", "{tmp}/data: user [0-9]+ can't read SASREC_DATA: .*SASREC_UID.*"),
         ("key", "AIRFLOW__CORE__FERNET_KEY: not 32 bytes in URL-safe base64: set it in .env to .*openssl.*"),
+        (
+            "CeleryExecutor",
+            "AIRFLOW_EXECUTOR=CeleryExecutor: there is no Redis: set COMPOSE_PROFILES=celery .*",
+        ),
+        ("NoExecutor", "AIRFLOW_EXECUTOR=NoExecutor: set it in .env to LocalExecutor or CeleryExecutor."),
         (None, None),
     ],
 )
@@ -273,12 +291,13 @@ def test_init_says_what_is_wrong_with_folders_and_key(
             (tmp_path / folder).mkdir()
     script = services[ONE_SHOT]["command"][-1].replace("/opt/airflow/logs", f"{tmp_path}/logs")
     script = re.sub(r"(?<![\w/])/(runs|table|data)\b", rf"{tmp_path}/\1", script)
-    script = script.replace("exec airflow db migrate", "echo migrating")
+    script = script.replace("exec airflow db migrate", "echo migrating").replace("redis/6379", "127.0.0.1/1")
     done = subprocess.run(
         ["bash", "-euc", script],
         env={
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "AIRFLOW__CORE__FERNET_KEY": "no key" if unusable == "key" else Fernet.generate_key().decode(),
+            "AIRFLOW__CORE__EXECUTOR": unusable if unusable and "Executor" in unusable else "LocalExecutor",
         },
         check=False,
         capture_output=True,
@@ -291,25 +310,34 @@ def test_init_says_what_is_wrong_with_folders_and_key(
         assert re.fullmatch(sentence.format(tmp=re.escape(str(tmp_path))) + "\n", done.stderr), done.stderr
 
 
-def instructions() -> list[list[str]]:
-    """The Dockerfile's instructions, continuation lines joined."""
-    lines = [line for line in DOCKERFILE.splitlines() if not line.lstrip().startswith("#")]
-    return [line.split() for line in "\n".join(lines).replace("\\\n", " ").splitlines() if line.strip()]
+def test_a_worker_without_its_executor_says_so(services: dict[str, Any]) -> None:
+    program, options, script = services["worker"]["command"]
+    done = subprocess.run(
+        [program, options, script],
+        env={"PATH": "/usr/bin:/bin", "AIRFLOW__CORE__EXECUTOR": "LocalExecutor"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "set AIRFLOW_EXECUTOR=CeleryExecutor in .env" in done.stderr
 
 
 def test_the_image_runs_as_a_user_who_is_not_root() -> None:
-    user = [words[1] for words in instructions() if words[0] == "USER"][-1]
+    user = [rest for name, rest in instructions() if name == "USER"][-1]
     assert user == "1000:0"
-    assert "python:3.11-slim-bookworm" in DOCKERFILE
+    assert re.search(r"python:3\.11\.\d+-slim-bookworm", DOCKERFILE)
 
 
 def test_the_image_installs_pinned_versions_before_any_code() -> None:
     every = instructions()
-    stages = [i for i, words in enumerate(every) if words[0] == "FROM"]
-    stage = [" ".join(words) for words in every[stages[1] : stages[2]]]
+    stages = [i for i, (name, _) in enumerate(every) if name == "FROM"]
+    stage = [rest for _, rest in every[stages[1] : stages[2]]]
     assert any("--constraint /build/constraints.txt" in line for line in stage)
     assert not any("sasrec_tasks" in line or "dags" in line for line in stage)
-    assert re.search(r"psycopg2-binary==[\d.]+ asyncpg==[\d.]+", stage[-1])
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    for name in ("apache-airflow-providers-celery", "asyncpg", "psycopg2-binary", "redis", "kubernetes"):
+        assert re.search(rf"^{name}==[\d.]+$", pinned, re.MULTILINE), name
 
 
 def test_no_secret_is_baked_into_the_image() -> None:
@@ -321,9 +349,9 @@ def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
     assert patterns[0] == "*"
     copied = [
         name
-        for words in instructions()
-        if words[0] == "COPY" and not words[1].startswith("--from")
-        for name in words[1:-1]
+        for instruction, rest in instructions()
+        if instruction == "COPY" and not rest.startswith("--from")
+        for name in rest.split()[:-1]
     ]
     assert copied
     for name in copied:
@@ -336,7 +364,7 @@ def test_the_example_names_every_variable_and_fills_none() -> None:
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     given = dict(re.findall(r"^(#?[A-Z_]+)=(.*)$", example, re.MULTILINE))
     used = {name: argument for name, _, argument in VARIABLE.findall(TEXT) if name}
-    assert {name.removeprefix("#") for name in given} == used.keys()
+    assert {name.removeprefix("#") for name in given} == {*used, "COMPOSE_PROFILES"}
     for name, default in used.items():
         if name in REQUIRED:
             assert given[name] == ""
@@ -344,18 +372,52 @@ def test_the_example_names_every_variable_and_fills_none() -> None:
             assert given[f"#{name}"] == default
 
 
-def test_the_example_s_commands_fill_in_every_secret(raw: dict[str, Any], tmp_path: Path) -> None:
-    import base64
+def make_env(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    for name in ("Makefile", ".env.example"):
+        (folder / name).write_bytes((ROOT / name).read_bytes())
+    return subprocess.run(
+        ["make", "-C", folder, "env", *arguments], check=False, capture_output=True, text=True
+    )
 
-    example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    (tmp_path / ".env.example").write_text(example)
-    commands = [line[4:] for line in example.partition("# ----")[0].splitlines() if line.startswith("#   ")]
-    subprocess.run(["bash", "-euc", "\n".join(commands)], cwd=tmp_path, check=True)
-    filled = (tmp_path / ".env").read_text()
-    env = dict(re.findall(r"^([A-Z_]+)=(.+)$", filled, re.MULTILINE))
+
+def test_make_env_fills_in_every_secret(tmp_path: Path) -> None:
+    assert make_env(tmp_path, "DATA=events").returncode == 0
+    env = read_env(tmp_path / ".env")
+    assert env.pop("SASREC_DATA") == str(tmp_path / "events")
+    assert (tmp_path / "events").is_dir()
+    uid = env.pop("SASREC_UID", "0")
+    assert uid == str(os.getuid())  # as root, the image's own
     assert env.keys() == set(SECRETS)
     assert len(set(env.values())) == len(SECRETS)
-    assert len(base64.urlsafe_b64decode(env["AIRFLOW__CORE__FERNET_KEY"])) == 32
-    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
-    assert sorted(file.name for file in tmp_path.iterdir()) == [".env", ".env.example"]
-    interpolated(raw, {**env, "SASREC_DATA": "/somewhere"})
+    assert len(base64.urlsafe_b64decode(env.pop("AIRFLOW__CORE__FERNET_KEY"))) == 32
+    assert all(re.fullmatch("[0-9a-f]{128}", value) for value in env.values())
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    assert {file.name for file in tmp_path.iterdir()} == {".env", ".env.example", "Makefile", "events"}
+    assert "worker" not in started_services(read_env(tmp_path / ".env"))
+
+
+def test_make_env_never_overwrites(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("POSTGRES_PASSWORD=mine\n")
+    done = make_env(tmp_path, "PROFILES=celery")
+    assert done.returncode == 0
+    assert "stays as it is" in done.stdout
+    assert (tmp_path / ".env").read_text() == "POSTGRES_PASSWORD=mine\n"
+
+
+@pytest.mark.parametrize("profiles", ["celery", "celery,gpu"])
+def test_make_env_sets_what_a_profile_needs(tmp_path: Path, profiles: str) -> None:
+    assert make_env(tmp_path, f"PROFILES={profiles}").returncode == 0
+    env = read_env(tmp_path / ".env")
+    assert (env["COMPOSE_PROFILES"], env["AIRFLOW_EXECUTOR"]) == (profiles, "CeleryExecutor")
+    started = set(started_services(env))
+    assert {"redis", "worker"} <= started
+    assert ("worker-gpu" in started) is ("gpu" in profiles)
+    queues = {name: each.queue for name, each in read(env.get("SASREC_RESOURCES", ""), TASKS).items()}
+    assert queues == ({"train": "gpu"} if "gpu" in profiles else {})
+
+
+def test_make_env_refuses_other_profiles(tmp_path: Path) -> None:
+    done = make_env(tmp_path, "PROFILES=gpu")
+    assert done.returncode != 0
+    assert "celery,gpu" in done.stdout
+    assert not (tmp_path / ".env").exists()

@@ -1,0 +1,72 @@
+"""Several pipelines from one installation: the settings that a DAG file gives one of them as its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sasrec_tasks.config import PLACES
+from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.naming import fields, flat, form, from_names, is_operator_only
+
+OF_ITS_OWN = ("store", "table")
+"""Where two pipelines would write over each other: a run's folder has the name of the run alone."""
+
+LOOKED_UP = ("prune.", "export.")
+"""Groups whose operator-only settings `pipeline.triggered_settings` asks the deployment for."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A pipeline by the name of its DAG, with the settings in which it differs from the deployment and the defaults.
+
+    Raises:
+        BadSettings: unknown settings, values out of bounds, or, where there are any, no store or table among them.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given = flat(self.settings)
+        object.__setattr__(self, "settings", given)
+        where = f"make_dag({self.name!r})"
+        from_names(given, where=where)
+        for name in OF_ITS_OWN if self.name != "sasrec_nightly" else ():
+            if not given.get(name):
+                raise BadSettings(
+                    f"{where}: {name} is not set: each pipeline needs a store and a table of its own"
+                )
+
+    def form(self) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+        """As `naming.form`, with this pipeline's defaults; its places are not shown."""
+        for name, default, schema in form():
+            yield name, default if name in PLACES else self.settings.get(name, default), schema
+
+    def params(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """The form's values, and the operator's settings that nobody is asked for by name."""
+        return {**{name: self.settings[name] for name in self._operators() if not _is_asked(name)}, **chosen}
+
+    def deployment(self, lookup: Callable[[str], str | None]) -> Callable[[str], str | None]:
+        """What the operator has set, this pipeline's own first."""
+        own = {_asked(name): _as_text(self.settings[name]) for name in self._operators() if _is_asked(name)}
+        return lambda name: own.get(name) or lookup(name)
+
+    def _operators(self) -> list[str]:
+        known = dict(fields())
+        places = [name for name in PLACES if self.settings.get(name)]
+        return [*places, *(name for name in self.settings if is_operator_only(known[name]))]
+
+
+def _is_asked(name: str) -> bool:
+    return name in PLACES or name.startswith(LOOKED_UP)
+
+
+def _as_text(value: Any) -> str:
+    return "null" if value is None else str(value)  # as YAML reads it
+
+
+def _asked(name: str) -> str:
+    """The name by which the deployment is asked: `eligible_items`, `prune_keep_days`."""
+    return name.removeprefix("export.").replace(".", "_")

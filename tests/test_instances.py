@@ -1,0 +1,77 @@
+"""Several pipelines from one installation."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.instances import Instance
+from sasrec_tasks.naming import form
+from sasrec_tasks.pipeline import triggered_settings
+
+AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
+DEPLOYMENT = {"source": "/data", "store": "/runs", "table": "/table", "prune_keep_versions": "5"}
+
+
+def settings_of(own: Instance, conf: dict[str, Any] | None = None) -> Any:
+    params = own.params({name: default for name, default, _ in own.form()})
+    return triggered_settings(params, conf or {}, own.deployment(DEPLOYMENT.get), AS_OF)
+
+
+def test_the_deployment_s_own_pipeline_has_its_places_and_the_defaults() -> None:
+    own = Instance("sasrec_nightly")
+    assert list(own.form()) == list(form())
+    settings = settings_of(own)
+    assert (settings.source, settings.store, settings.table) == ("/data", "/runs", "/table")
+    assert settings.prune.keep_versions == 5
+
+
+def test_another_has_what_it_is_given_and_else_what_the_deployment_has() -> None:
+    own = Instance(
+        "shop",
+        {
+            "store": "/shop/runs",
+            "table": "/shop/table",
+            "train": {"epochs": 7},
+            "prune": {"keep_versions": 9, "keep_days": None},
+            "export.eligible_items": "/shop/items",
+            "ingest.query": "SELECT * FROM events",
+        },
+    )
+    settings = settings_of(own)
+    assert (settings.source, settings.store, settings.table) == ("/data", "/shop/runs", "/shop/table")
+    assert settings.train.epochs == 7
+    assert (settings.prune.keep_versions, settings.prune.keep_days) == (9, None)
+    assert settings.export.eligible_items == "/shop/items"
+    assert settings.ingest.query == "SELECT * FROM events"
+    assert settings_of(own, {"train.epochs": 3}).train.epochs == 3
+
+
+def test_who_triggers_may_not_leave_its_places(tmp_path: Path) -> None:
+    own = Instance("shop", {"store": f"{tmp_path}/runs", "table": f"{tmp_path}/table"})
+    assert settings_of(own, {"store": f"{tmp_path}/runs"}).store == f"{tmp_path}/runs"
+    with pytest.raises(BadSettings, match="table"):
+        settings_of(own, {"table": f"{tmp_path}/elsewhere"})
+    with pytest.raises(BadSettings, match="only the operator"):
+        settings_of(own, {"prune.keep_versions": 2})
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "store is not set: each pipeline needs a store and a table of its own"),
+        ({"store": "/shop/runs"}, "table is not set"),
+        (
+            {"store": "/s", "table": "/t", "train.epoch": 1},
+            "train.epoch: no such setting, did you mean train.epochs",
+        ),
+        ({"store": "/s", "table": "/t", "train.epochs": 0}, "train.epochs=0: "),
+    ],
+)
+def test_what_cannot_be_used_is_an_error_of_its_dag_file(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadSettings, match=rf"^make_dag\('shop'\): .*{told}"):
+        Instance("shop", settings)
