@@ -92,6 +92,6 @@ def test_the_image_has_what_every_service_and_task_needs(image: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip().startswith(f"{image}/opt/venv/")
+    assert done.stdout.splitlines()[-1].startswith(f"{image}/opt/venv/")
     command = subprocess.run([image / "opt/venv/bin/sasrec-tasks", "--help"], capture_output=True, text=True)
     assert "airflow-files" in command.stdout
