@@ -109,6 +109,17 @@ def ablation(folder: Path = RESULTS) -> str:
     return table(head, rows)
 
 
+def speed_machine(folder: Path = RESULTS) -> str:
+    """On what and when the speed was measured."""
+    report = _report(folder / "speed.json")
+    dates = sorted({row["date"] for row in report.get("rows", [])})
+    return (
+        f"Measured on {report['machine']}; {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}."
+        if dates
+        else ""
+    )
+
+
 def speed(folder: Path = RESULTS) -> str:
     """A row per stage and peer: seconds of both, their ratio beside its mark, quality, memory."""
     file = folder / "speed.json"

@@ -50,6 +50,7 @@ def rendered(document: str) -> str:
         "peers": tables.peers,
         "ablation": tables.ablation,
         "speed": tables.speed,
+        "speed-machine": tables.speed_machine,
         "growth": tables.growth,
         "gpu": tables.gpu,
         "nights": tables.nights,

@@ -75,7 +75,9 @@ def test_names_and_settings_are_each_others_inverse_through_json(values: dict[st
 def test_names_are_all_there_and_dotted_by_task() -> None:
     names = set(as_names(Settings()))
     assert names == {name for name, _ in fields()}
-    assert {"source", "store", "table", "as_of", "data_interval_start"} == {name for name in names if "." not in name}
+    assert {"source", "store", "table", "as_of", "data_interval_start"} == {
+        name for name in names if "." not in name
+    }
     assert {name.partition(".")[0] for name in names if "." in name} == set(GROUPS)
     promised = {
         "ingest.columns", "validate.max_rejected_share", "split.min_outcome", "train.epochs",
