@@ -67,14 +67,13 @@ class Simulation:
         (work / "airflow").mkdir(parents=True)
         self._airflow("db", "migrate", check=True)
 
-    def night(self, night: int, what: str = "", conf: Mapping[str, Any] = QUICK) -> dict[str, Any]:
-        """One run of the DAG, and what became of it."""
+    def night(self, night: int, what: str = "", others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """One run of the DAG, with other settings than usual if need be, and what became of it."""
         started = time.monotonic()
         as_of = self.source.as_of(night)
+        conf = {**QUICK, **(others or {}), "as_of": as_of.isoformat()}
         known = set(self._runs())
-        self._airflow(
-            "dags", "test", "sasrec_nightly", "--conf", json.dumps({**conf, "as_of": as_of.isoformat()})
-        )
+        self._airflow("dags", "test", "sasrec_nightly", "--conf", json.dumps(conf))
         new = {run_id: row for run_id, row in self._runs().items() if run_id not in known}
         assert len(new) == 1, new
         (row,) = new.values()
@@ -113,7 +112,7 @@ class Simulation:
                 self.source.arrive(night)
                 self.night(night, "mended")
             elif night == WORSE_NIGHT:
-                refused = self.night(night, "worse model", {**QUICK, **WORSE})
+                refused = self.night(night, "worse model", WORSE)
                 assert (refused["ending"], refused["version"]) == ("refused", None), refused
             elif night == TWICE:
                 first = self.night(night, "first time")
