@@ -18,7 +18,8 @@ def session(folder: Path) -> list[dict[str, str]]:
     The last of them, a rollback, changes the table.
     """
     url = str(folder / "recommendations")
-    user = Recommendations(url).to_pandas()["USER_ID"].min()
+    users = Recommendations(url).to_pandas()["USER_ID"].drop_duplicates()
+    user, least = users.min(), 10 ** (len(str(len(users))) - 1)
     before = [each.version for each in open_tables(url).published()][1]
     reading = (
         "from sasrec_tasks.tables import Recommendations\n\n"
@@ -31,7 +32,7 @@ def session(folder: Path) -> list[dict[str, str]]:
             f"{reading}changes = recommendations.changes(since_version={before})\n"
             'print(changes.groupby("CHANGE")["USER_ID"].nunique())\nprint(changes.head(3))',
         ),
-        ("shell", "sasrec-tasks check --table recommendations --max-age 5000d --min-users 1000"),
+        ("shell", f"sasrec-tasks check --table recommendations --max-age 5000d --min-users {least}"),
         ("shell", "sasrec-tasks check --table recommendations --max-age 26h"),
         ("shell", "sasrec-tasks history --table recommendations --last 8"),
         ("shell", "sasrec-tasks rollback --table recommendations"),
