@@ -100,7 +100,7 @@ LATE = """
 import sys
 from airflow.sdk.execution_time.callback_supervisor import execute_callback
 import structlog
-context = {"dag_run": {"dag_run_id": "late one", "state": "running"}}
+context = {"dag_run": {"dag_id": "sasrec_nightly", "dag_run_id": "late one", "state": "running"}}
 kwargs = {"hours": 6, "context": context}
 print(execute_callback("sasrec_alerts.missed_deadline", kwargs, "", None, structlog.get_logger()))
 """
