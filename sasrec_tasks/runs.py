@@ -24,6 +24,7 @@ from sasrec_tasks.contents import METRICS, VERDICT, protocol
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.naming import as_names
 from sasrec_tasks.tables import open_tables
+from sasrec_tasks.tables.delta_files import dataset
 
 log = logging.getLogger(__name__)
 
@@ -109,9 +110,7 @@ def read(url: str, columns: Sequence[str] | None = None) -> pa.Table:
     except TableNotFoundError:
         return RUNS.empty_table().select(columns or RUNS.names)
     needed = set(RUNS.names if columns is None else {*columns, "AS_OF", "FINISHED_AT"})
-    found = table.to_pyarrow_table(
-        columns=[field.name for field in table.schema().fields if field.name in needed]
-    )
+    found = dataset(table).to_table([field.name for field in table.schema().fields if field.name in needed])
     for column in RUNS:
         if column.name in needed - set(found.column_names):  # written before there was one
             found = found.append_column(column, pa.nulls(len(found), column.type))

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -15,6 +16,7 @@ from sasrec_tasks import filesystem
 from sasrec_tasks.contents import ROWS_AT_ONCE
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.sources.protocol import CutBy, Part
+from sasrec_tasks.tables.delta_files import dataset
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +45,21 @@ class DeltaSource:
         table, self.cut_by = _at(url, as_of)
         self.about: dict[str, Any] = {"delta_version": int(table.version())}
         try:
-            self.dataset = table.to_pyarrow_dataset()
+            self.dataset = dataset(table)
         except DeltaError as error:
             raise BadData(f"{url}: {error}: export it as plain parquet") from error
         version = str(table.version())
         self.fragments = {fragment.path: fragment for fragment in self.dataset.get_fragments()}
         self.parts: list[Part] = [
-            Part(path=path, bytes=size, version=version)
-            for path, size in _files(table)
-            if path in self.fragments
+            Part(path=path, bytes=size, version=version) for path, size in _files(table)
         ]
         if not self.parts:
             raise BadData(f"{url}: version {version} holds no rows")
+        if lost := [part.path for part in self.parts if part.path not in self.fragments]:
+            raise BadData(
+                f"{url}: version {version} names {len(lost)} files in a way that is not known here, for instance "
+                f"{lost[0]!r}: write the table anew, or export it as plain parquet"
+            )
 
     def schema(self, part: Part) -> pa.Schema:
         """The table's columns; see `Source`."""
@@ -104,4 +109,5 @@ def _files(table: DeltaTable) -> list[tuple[str, int]]:
     """Paths and bytes of the files, in the order in which they were written."""
     actions = pa.table(table.get_add_actions(flatten=True))
     columns = (actions[name].to_pylist() for name in ("modification_time", "path", "size_bytes"))
-    return [(path, int(size)) for _, path, size in sorted(zip(*columns, strict=True))]
+    # The log names files by URL: what a partition's folder is called stands there once more encoded.
+    return [(unquote(path), int(size)) for _, path, size in sorted(zip(*columns, strict=True))]

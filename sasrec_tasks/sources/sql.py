@@ -59,7 +59,7 @@ class SqlSource:
 
     def schema(self, part: Part) -> pa.Schema:
         """Names and types of the query's columns; see `Source`."""
-        with self._rows(f"SELECT * FROM ({self.query.rstrip().rstrip(';')}) AS query LIMIT 0") as reader:
+        with self._rows(f"SELECT * FROM ({self.query.rstrip().rstrip(';')}\n) AS query LIMIT 0") as reader:
             return reader.schema
 
     def batches(self, part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

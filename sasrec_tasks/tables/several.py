@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sasrec_tasks.tables.protocol import Pruned, Published, Tables
+from sasrec_tasks.tables.protocol import Pruned, Published, Superseded, Tables
 from sasrec_tasks.tables.retention import Keep
 
 log = logging.getLogger(__name__)
@@ -41,18 +41,24 @@ class SeveralTables:
     ) -> Published:
         """Publish in each table in turn; trying again goes on with those that are missing. See `Tables`.
 
+        One of the others that holds a later ``as_of`` stays as it is, with a warning.
+
         Returns:
             The version of the primary table.
         """
         published = self.primary.publish(rows, popular, run_id=run_id, as_of=as_of, metadata=metadata)
         for table in self.others:
-            copied = table.publish(
-                iter(self.primary.rows(published.version)),
-                popular,
-                run_id=run_id,
-                as_of=as_of,
-                metadata=metadata,
-            )
+            try:
+                copied = table.publish(
+                    iter(self.primary.rows(published.version)),
+                    popular,
+                    run_id=run_id,
+                    as_of=as_of,
+                    metadata=metadata,
+                )
+            except Superseded as newer:  # the primary has committed: what its consumers get is told
+                log.warning("export: %s: %s: it stays as it is", table.url, newer)
+                continue
             log.info("export: run %s is version %d of %s", run_id, copied.version, table.url)
         return published
 

@@ -48,7 +48,7 @@ from datetime import timedelta
 
 import sasrec_nightly
 
-night = sasrec_nightly.sasrec_nightly()
+night = sasrec_nightly.make_dag()
 night.fileloc = __file__
 train = night.get_task("train")
 train.execution_timeout, train.retries = timedelta(seconds=8), 0

@@ -266,12 +266,24 @@ def test_a_delta_table_that_is_younger_than_as_of_is_read_by_time(front: Any) ->
     assert (manifest(store)["cut_by"], manifest(store)["delta_version"]) == ("event time", 0)
 
 
-def test_columns_that_delta_partitions_by_are_read(front: Any) -> None:
+def test_columns_that_delta_partitions_by_are_read_whatever_they_hold(front: Any) -> None:
+    url = str(front.folder / "delta")
+    items = ["a", "a b", "p:q", "é", "100%", "a/b", "2026-01-01 02:00:00"]
+    rows = pa.table([list(column) for column in zip(*events(*((item, 1.5) for item in items)), strict=True)],
+                    names=["USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP"])  # fmt: skip
+    write_deltalake(url, rows, partition_by="ITEM_ID")
+    assert sorted(read(front.run(url, upto="ingest", as_of="2026-01-03"))) == sorted(items)
+
+
+def test_a_delta_table_that_was_copied_in_part_is_told(front: Any) -> None:
     url = str(front.folder / "delta")
     rows = pa.table([list(column) for column in zip(*events(("a", 1.5), ("b", 1.6)), strict=True)],
                     names=["USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP"])  # fmt: skip
     write_deltalake(url, rows, partition_by="ITEM_ID")
-    assert sorted(read(front.run(url, upto="ingest", as_of="2026-01-03"))) == ["a", "b"]
+    for file in (front.folder / "delta" / "ITEM_ID=b").iterdir():
+        file.unlink()
+    with pytest.raises(BadData, match="restore the file"):
+        front.run(url, upto="ingest", as_of="2026-01-03")
 
 
 # Databases

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,13 @@ def test_they_stay_where_they_are_if_one_can_not_go_back(
     with pytest.raises(OSError, match="no rows of run a"):
         open_tables(",".join(urls)).rollback(to)
     assert [runs(each)[0] for each in urls] == ["b"] * 3
+
+
+def test_one_that_holds_a_later_night_stays_and_the_others_are_published(
+    urls: list[str], publish: Publish, runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(urls[1], "later", as_of=datetime(2026, 3, 1, tzinfo=UTC))
+    with caplog.at_level(logging.WARNING):
+        assert publish(",".join(urls), "a").version == 0
+    assert [runs(each) for each in urls] == [["a"], ["later"], ["a"]]
+    assert "run later of 2026-03-01T00:00:00+00:00 is published: it stays as it is" in caplog.text
