@@ -13,14 +13,21 @@ from sasrec_tasks.sasrec.sequences import PADDING, Int64
 from sasrec_tasks.tables import Published, open_tables
 
 
-def earlier_publishes(store: RunStore, settings: Settings, most: int) -> list[Published]:
-    """What other runs have published of an as_of up to this run's, newest first; the first is the champion."""
+def earlier_publishes(
+    store: RunStore, settings: Settings, most: int, *, same_night: bool = True
+) -> list[Published]:
+    """What other runs have published of an as_of up to this run's, newest first; the first is the champion.
+
+    Args:
+        most: so many of them.
+        same_night: those of the same as_of, too.
+    """
     as_of = settings.as_of
     assert as_of is not None  # frozen when the run started
     published = (
         each
         for each in open_tables(settings.table).published()
-        if each.run_id != store.run_id and each.as_of <= as_of
+        if each.run_id != store.run_id and (each.as_of < as_of or (same_night and each.as_of == as_of))
     )
     return list(islice(published, most))
 

@@ -39,9 +39,10 @@ def choose(store: RunStore, settings: Settings, fresh: SASRec) -> Start:
         kept = done.summary.get("warm_start")
         if kept is not None:
             return Start(**kept)
-    champion = next(iter(earlier_publishes(store, settings, 1)), None)
+    # Not from a run of the same night: a night that runs again, or is filled in later, gives what it had given.
+    champion = next(iter(earlier_publishes(store, settings, 1, same_night=False)), None)
     if champion is None:
-        return Start(reason="nothing is published of an as_of up to this one")
+        return Start(reason="nothing is published of an as_of before this one")
     sibling = store.sibling(champion.run_id)
     try:
         model, marker = trained.model(sibling, settings), sibling.marker("train")

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sasrec_tasks import trained
+from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.rollback import roll_back
 
 WARM = {"train.cold_start_every": 3, "gate.force_publish": True}
@@ -61,6 +63,16 @@ def test_after_a_rollback_it_goes_on_from_what_is_served(place: Any) -> None:
     night(place, 2)
     roll_back(place.table)
     assert night(place, 3)["run_id"] == "night-1"
+
+
+def test_a_night_that_runs_again_begins_where_it_had_begun(place: Any) -> None:
+    night(place, 1)
+    first = night(place, 2)
+    again = place.run("night-2-again", {"as_of": "2026-01-02", **WARM}).marker("train").summary["warm_start"]
+    assert again == first
+    assert first["run_id"] == "night-1"
+    models = {trained.model_hash(RunStore(f"{place.store}/{run}")) for run in ("night-2", "night-2-again")}
+    assert len(models) == 1
 
 
 def test_a_run_that_is_cleared_stays_with_what_it_began_with(place: Any) -> None:
