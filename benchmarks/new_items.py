@@ -27,8 +27,9 @@ from quality import RESULTS, machine, show_progress
 
 from sasrec_tasks import contents, export, item_age, pipeline, trained
 from sasrec_tasks.artifacts import RunStore
-from sasrec_tasks.by_item_age import AGES, age_name
+from sasrec_tasks.by_item_age import AGES
 from sasrec_tasks.contents import METRICS
+from sasrec_tasks.item_age import age_name
 from sasrec_tasks.naming import from_names, parse_assignments
 from sasrec_tasks.sasrec.metrics import Float64, bootstrap, interval
 from sasrec_tasks.sasrec.reserving import HELD, reserve

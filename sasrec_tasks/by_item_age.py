@@ -82,14 +82,6 @@ def by_item_age(
     return {"by_item_age": buckets, "never_trained_on": figures(every & (trained_on == 0))}
 
 
-def age_name(bounds: list[int | None]) -> str:
-    """A bucket's bounds for people, in days."""
-    least, less = bounds
-    if less is None:
-        return f"{least} and more"
-    return f"less than {less}" if least == 0 else f"{least} to {less}"
-
-
 def _recent(data: Interactions, share: float) -> Int64:
     """(num_items + 1,) events per item among the newest."""
     since = np.quantile(data.timestamps, 1 - share, method="lower")

@@ -54,3 +54,11 @@ def _first_events(store: RunStore, data: Interactions) -> Int64:
             part = slice(rows[0], rows[-1] + 1)
             np.minimum.at(first, data.events.items[part], data.timestamps[part])
     return first
+
+
+def age_name(bounds: list[int | None]) -> str:
+    """A bucket's bounds for people, in days."""
+    least, less = bounds
+    if less is None:
+        return f"{least} and more"
+    return f"less than {less}" if least == 0 else f"{least} to {less}"

@@ -12,9 +12,9 @@ from typing import Any
 
 from sasrec_tasks import contents
 from sasrec_tasks.artifacts import RunStore
-from sasrec_tasks.by_item_age import age_name
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import Interactions
+from sasrec_tasks.item_age import age_name
 from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.naming import as_names
 from sasrec_tasks.sasrec.advice import LIMITS

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sasrec_tasks.artifacts import RunStore, Summary
-from sasrec_tasks.by_item_age import age_name
 from sasrec_tasks.contents import HISTORY, METRICS, USERS, VERDICT, interactions, item_ids
+from sasrec_tasks.item_age import age_name
 from sasrec_tasks.listings import short
 from sasrec_tasks.pipeline import tasks_of
 from sasrec_tasks.tables import open_tables

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore
-from sasrec_tasks.by_item_age import AGES, age_name
+from sasrec_tasks.by_item_age import AGES
+from sasrec_tasks.item_age import age_name
 from sasrec_tasks.sasrec.metrics import Ranks, per_user
 from sasrec_tasks.sasrec.scoring import model_scorer
 from sasrec_tasks.sasrec.top_k import top_k
