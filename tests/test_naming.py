@@ -207,6 +207,7 @@ def test_the_form_has_every_setting_but_the_operators() -> None:
         "split.spill_folder",
         "export.eligible_items",
         "export.excluded_pairs",
+        "metrics.textfile",
         "prune.keep_versions",
         "prune.keep_days",
         "prune.keep_runs_days",

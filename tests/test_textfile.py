@@ -62,7 +62,7 @@ def test_a_refused_night_tells_of_itself_and_of_what_is_still_served(place: Any,
 
 
 def test_what_is_not_known_is_left_out(finished: Any) -> None:
-    (row,) = runs.read(f"{finished.table}_runs").to_pylist()
+    row = runs.read(f"{finished.table}_runs").to_pylist()[0]
     unknown = {
         **row,
         "NDCG": None,
