@@ -45,7 +45,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
+.PHONY: help setup demo test test-stack lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -83,8 +83,11 @@ endif
 	@echo "One user's rows: .venv/bin/sasrec-tasks recommend --table $(DEMO)/recommendations --user USER_ID"
 	@echo "The same in Airflow's UI: make up"
 
-test: setup ## All tests
-	@$(BIN)/python -m pytest
+test: setup ## All tests but those that start the services of docker-compose.yml
+	@$(BIN)/python -m pytest -m "not stack"
+
+test-stack: setup ## The services of docker-compose.yml as processes of this machine, and the image's steps
+	@$(BIN)/python -m pytest -m stack
 
 lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -194,7 +194,8 @@ def test_a_run_that_is_marked_failed_ends_its_task_and_is_cleared_up_after(
     airflow.ask("PATCH", f"dags/{airflow.dag}/dagRuns/{run}", {"state": "failed"})
     airflow.wait("the end of the training", lambda: not training.is_running())
     airflow.wait("what comes after any night", lambda: airflow.tasks(run)["alert"] == "success")
-    assert airflow.ended(run) == {run: "failed"}
-    assert airflow.tasks(run)["prune"] == "success"
+    airflow.ended(run)  # as what, Airflow decides by `export`, which it has skipped
+    tasks = airflow.tasks(run)
+    assert (tasks["train"], tasks["export"], tasks["prune"]) == ("failed", "skipped", "success")
     assert (store.marker("train"), tries(store)) == (None, [])
     assert any(f"failed in train, {run}" in post["text"] for post in ways.received.posts)

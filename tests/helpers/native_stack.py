@@ -211,7 +211,7 @@ class NativeStack:
         found = {}
         for volume in service.get("volumes", []):
             if isinstance(volume, str):
-                source, target = volume.split(":")
+                source, target, *_ = volume.split(":")
                 found[target] = self.folder / "volumes" / source
                 found[target].mkdir(parents=True, exist_ok=True)
             else:

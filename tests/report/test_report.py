@@ -93,7 +93,7 @@ def test_a_published_run_has_every_part(html: str, store: RunStore) -> None:
     for task in TASKS:
         marker = store.marker(task)
         assert marker
-        assert f"{task} done {marker.seconds:.1f} {marker.peak_rss_mb}" in text
+        assert f"{task} done {marker.seconds:,.1f} {marker.peak_rss_mb:,}" in text
 
 
 def test_metrics_stand_with_their_intervals_beside_the_baselines(html: str, store: RunStore) -> None:
