@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,10 +144,12 @@ def _drifted(store: RunStore, settings: Settings) -> list[Rule]:
     """What `validate` would not let pass has failed there; here a person may be asked."""
     checked = store.marker("validate")
     furthest = next(iter(drift.of(checked.summary)), None) if checked else None
-    if furthest is None or math.isinf(furthest.factor):  # let through by validate.drift_fail
+    if furthest is None:
         return []
     asks = settings.validate_.drift_warn if settings.gate.ask_drift else None
-    return [at_most("drift", f"{furthest}, factor", furthest.factor, None, asks, ".3g")]
+    rule = at_most("drift", f"{furthest}, factor", furthest.factor, None, asks, ".3g")
+    # What has fallen to nothing has an infinite factor, let through by validate.drift_fail; JSON knows no infinity.
+    return [rule if math.isfinite(furthest.factor) else replace(rule, figure=None)]
 
 
 def _against_champion(

@@ -297,6 +297,15 @@ def test_the_worst_rule_comes_first_and_all_are_kept(place: Any) -> None:
     assert verdict["reasons"][0] == verdict["asks"][0] == verdict["rules"][0]["reason"]
 
 
+def test_what_has_fallen_to_nothing_asks_too(place: Any) -> None:
+    place.run("first", {"as_of": "2023-11-15"})  # just after the events
+    settings = {"gate.ask_drift": True, "validate.drift_fail": None, "as_of": "2026-02-01"}
+    drift = rule(place.run("stopped", settings, upto="gate"), "drift")
+    assert drift["outcome"] == "asks"
+    assert "inf" in drift["reason"]
+    assert drift["figure"] is None
+
+
 def test_drift_can_ask(place: Any, chains: Any) -> None:
     place.run("one")
     place.write(chains(users=190))
