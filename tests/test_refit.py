@@ -5,11 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +17,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from safetensors import SafetensorError, safe_open
 
 from sasrec_tasks import approval, contents, runs, trained
 from sasrec_tasks.artifacts import RunStore
@@ -214,37 +208,13 @@ def test_the_next_night_is_as_if_there_had_been_no_refit(place: Any, finished: A
     assert champions[0]["run_id"] == "one"
 
 
-def finished_epochs(checkpoint: Path) -> list[dict[str, Any]]:
-    try:
-        with safe_open(checkpoint, framework="np") as file:
-            epochs: list[dict[str, Any]] = json.loads(file.metadata()["history"])
-            return epochs
-    except (FileNotFoundError, SafetensorError):
-        return []
-
-
-def test_killed_in_mid_epoch_it_resumes_and_ends_with_the_same_weights(place: Any) -> None:
+def test_killed_in_mid_epoch_it_resumes_and_ends_with_the_same_weights(
+    place: Any, killed_in_mid_epoch: Callable[..., list[dict[str, Any]]]
+) -> None:
     settings = {**REFIT, "refit.epochs": 20, "train.batch_size": 8, "train.batch_slots": None}
     whole = place.run("whole", settings, upto="refit")
     killed = place.run("killed", settings, upto="gate")
-    checkpoint = Path(killed.root) / "refit" / "checkpoint" / "state.safetensors"
-    command = [
-        sys.executable,
-        "-m",
-        "sasrec_tasks.cli",
-        "refit",
-        "--store",
-        place.store,
-        "--run-id",
-        "killed",
-    ]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
-    while len(finished_epochs(checkpoint)) < 3:
-        assert process.poll() is None, "ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    before = finished_epochs(checkpoint)
+    before = killed_in_mid_epoch(killed, "refit")
     assert 3 <= len(before) < 20
     with pytest.raises(BadSettings, match="`export` needs `refit`, which has not finished"):
         run_task("export", killed.uri)

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from safetensors import SafetensorError, safe_open
 
 from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore
@@ -38,15 +31,6 @@ def history(store: RunStore) -> list[dict[str, Any]]:
     return rows
 
 
-def finished_epochs(checkpoint: Path) -> list[dict[str, Any]]:
-    try:
-        with safe_open(checkpoint, framework="np") as file:
-            epochs: list[dict[str, Any]] = json.loads(file.metadata()["history"])
-            return epochs
-    except (FileNotFoundError, SafetensorError):
-        return []
-
-
 def with_items(events: pa.Table, user_place: int, items: Callable[[np.ndarray], np.ndarray]) -> pa.Table:
     """Each user's event at a place from the end (-1: the last) with another item."""
     frame = events.to_pandas().sort_values(["USER_ID", "TIMESTAMP"], kind="stable").reset_index(drop=True)
@@ -55,29 +39,14 @@ def with_items(events: pa.Table, user_place: int, items: Callable[[np.ndarray], 
     return pa.Table.from_pandas(frame, preserve_index=False)
 
 
-def test_a_training_killed_in_mid_epoch_resumes_and_ends_with_the_same_weights(place: Any) -> None:
+def test_a_training_killed_in_mid_epoch_resumes_and_ends_with_the_same_weights(
+    place: Any, killed_in_mid_epoch: Callable[..., list[dict[str, Any]]]
+) -> None:
     settings = {"train.epochs": 20, "train.early_stopping_patience": None, "train.batch_size": 8}
     whole = place.run("whole", settings, upto="train")
     killed = place.run("killed", settings, upto="split")
-    checkpoint = Path(killed.root) / "train" / "checkpoint" / "state.safetensors"
-    command = [
-        sys.executable,
-        "-m",
-        "sasrec_tasks.cli",
-        "train",
-        "--store",
-        place.store,
-        "--run-id",
-        "killed",
-    ]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
-    while len(finished_epochs(checkpoint)) < 3:
-        assert process.poll() is None, "ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    before = killed_in_mid_epoch(killed, "train")
     moment = datetime.now(UTC)
-    before = finished_epochs(checkpoint)
     assert 3 <= len(before) < 20
 
     summary = run_task("train", killed.uri)
