@@ -130,7 +130,7 @@ bench-profile: setup ## Where the time of training and of top k goes (SOURCE=you
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/profiles.py --source $(SOURCE)
 
-bench-scaling: setup ## How tasks grow with events, items and max_len, on made-up data
+bench-scaling: setup ## How tasks grow with events, users, items and max_len, on made-up data
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/scaling.py
 

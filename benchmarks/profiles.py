@@ -1,6 +1,6 @@
 """Where the processor's time goes in training and in top k: by kind of operation, a bar each.
 
-    python benchmarks/profiles.py --source ml-1m.parquet --name now
+    python benchmarks/profiles.py --source ml-1m.parquet --name now --set train.blocks=plain
 
 One epoch of binary cross-entropy at the sizes of the paper, and the top 10 of 100,000 items for 4,096 users who
 have read 50 each, by PyTorch's profiler, one thread. Writes the shares under a name into `results/profiles.json`,
@@ -14,7 +14,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,9 @@ def main() -> None:
     arguments.add_argument("--name", default="now", help="of these figures")
     arguments.add_argument("--items", type=int, default=100_000, help="of the top k")
     arguments.add_argument("--users", type=int, default=4096, help="of the top k")
+    arguments.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="one more setting of the training"
+    )
     arguments.add_argument("--work", default=".demo/profiles", help="folder for the run")
     arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = arguments.parse_args()
@@ -68,7 +71,7 @@ def main() -> None:
     torch.set_num_threads(1)
     try:
         figures = {
-            "train": profiled(epoch_of(options.source, options.work)),
+            "train": profiled(epoch_of(options.source, options.work, options.set)),
             "export": profiled(top_10(options.users, options.items)),
         }
     finally:
@@ -81,10 +84,11 @@ def main() -> None:
     draw(report, options.out / "profiles.svg")
 
 
-def epoch_of(source: str, work: str) -> Callable[[], object]:
+def epoch_of(source: str, work: str, assignments: Sequence[str] = ()) -> Callable[[], object]:
     """An epoch of training, not the first."""
     places = {"source": source, "store": f"{work}/runs", "table": f"{work}/table"}
-    settings = from_names({**places, **OURS_BCE})
+    own = dict(assignment.split("=", 1) for assignment in assignments)
+    settings = from_names({**places, **OURS_BCE, **own})
     _, interactions = split_events(settings, Path(source).stem)
     model = fitting.new_model(interactions.num_items, settings)
     trainer = Trainer(model, interactions.split.train, fitting.fit_config(interactions.num_items, settings))

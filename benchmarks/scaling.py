@@ -1,4 +1,4 @@
-"""How seconds and memory of each task grow with events, items and the length that the model reads.
+"""How seconds and memory of each task grow with events, users, items and the length that the model reads.
 
     python benchmarks/scaling.py
 
@@ -49,6 +49,12 @@ def by_events(largest: int) -> list[Size]:
     return [Size(events=n, users=n // 50) for n in sizes if n <= largest]
 
 
+def by_users(largest: int) -> list[Size]:
+    """The same events, of few users with long histories up to many with five each."""
+    base = _base(largest)
+    return [replace(base, users=base.events // n) for n in (500, 50, 5)]
+
+
 def by_items(largest: int) -> list[Size]:
     """Up to as many items as events."""
     return [
@@ -67,8 +73,13 @@ def _base(largest: int) -> Size:
     return Size(events=events, users=events // 50)
 
 
-AXES = {"events": by_events, "items": by_items, "max_len": by_max_len}
-LABELS = {"events": "events", "items": "items", "max_len": "items read of a history (max_len)"}
+AXES = {"events": by_events, "users": by_users, "items": by_items, "max_len": by_max_len}
+LABELS = {
+    "events": "events",
+    "users": "users (of the same events)",
+    "items": "items",
+    "max_len": "items read of a history (max_len)",
+}
 
 
 def main() -> None:

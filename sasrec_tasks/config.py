@@ -230,6 +230,10 @@ class Train(Group):
     """Every so many nights training begins anew; the nights between, it goes on from the published model's weights.
     1 begins anew every night."""
 
+    warm_item_share: float = Field(default=0.1, ge=0, le=1, title="Warm item vectors")
+    """Where training goes on from the published weights: their share in the item vectors, the rest being drawn anew.
+    1 takes them as they are, which learns the least from a night's new events."""
+
     max_minutes: float | None = Field(default=240, gt=0, title="Time budget")
     """Minutes of training, all tries together, after which the best weights so far are used."""
 

@@ -52,9 +52,8 @@ def _train(
 ) -> Summary:
     data = contents.interactions(store, settings)
     _check_outcomes(data.split, settings)
-    config = fit_config(data.num_items, settings)
     train = data.split.train
-    warm_start.apply(store, settings, start, model, train)
+    config = warm_start.apply(store, settings, start, model, train, fit_config(data.num_items, settings))
     result = fitted(
         store,
         "train",

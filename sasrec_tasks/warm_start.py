@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.champion import earlier_publishes, index_in
 from sasrec_tasks.config import Settings
+from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.sequences import Sequences
 from sasrec_tasks.sasrec.transfer import carry_over, fits
 
 log = logging.getLogger(__name__)
+
+WARM_UP = 0.25
+"""Share of `train.warmup_epochs` that a warm start takes: its blocks are trained; only Adam has to find its moments."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +61,32 @@ def choose(store: RunStore, settings: Settings, fresh: SASRec) -> Start:
     return Start(run_id=champion.run_id, model=weights, nights=nights)
 
 
-def apply(store: RunStore, settings: Settings, start: Start, model: SASRec, histories: Sequences) -> None:
-    """Give an untrained model what it starts from, and say so."""
+def apply(
+    store: RunStore,
+    settings: Settings,
+    start: Start,
+    model: SASRec,
+    histories: Sequences,
+    config: FitConfig,
+) -> FitConfig:
+    """Give an untrained model what it starts from, and say so.
+
+    Returns:
+        How to train it from there.
+    """
     if start.run_id is None:
         log.info("train: a cold start: %s", start.reason)
-        return
+        return config
     champion = store.sibling(start.run_id)
     items = contents.item_ids(store)
     index = index_in(champion, items)
-    new = carry_over(model, trained.model(champion, settings), index, histories)
+    new = carry_over(
+        model,
+        trained.model(champion, settings),
+        index,
+        histories,
+        item_share=settings.train.warm_item_share,
+    )
     gone = len(contents.item_ids(champion)) - (len(items) - new)
     log.info(
         "train: a warm start from run %s: %s items are new, %s are gone (night %d of at most %d)",
@@ -75,3 +96,4 @@ def apply(store: RunStore, settings: Settings, start: Start, model: SASRec, hist
         start.nights,
         settings.train.cold_start_every - 1,
     )
+    return replace(config, warmup_epochs=WARM_UP * config.warmup_epochs)

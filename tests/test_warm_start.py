@@ -40,6 +40,13 @@ def test_two_nights_in_three_go_on_from_the_champion(place: Any, caplog: pytest.
     assert first_loss(place, 4) == pytest.approx(first_loss(place, 1))
 
 
+def test_the_more_of_the_item_vectors_is_kept_the_lower_the_first_loss(place: Any) -> None:
+    night(place, 1)
+    for number, share in ((2, 0.0), (3, 1.0)):
+        assert night(place, number, **{"train.warm_item_share": share})["run_id"]
+    assert first_loss(place, 3) < first_loss(place, 2) < first_loss(place, 1)
+
+
 def test_new_items_join_and_old_ones_leave(place: Any, chains: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     place.write(chains(items=50))

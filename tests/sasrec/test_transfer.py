@@ -50,6 +50,20 @@ def test_a_new_item_begins_as_the_mean_of_those_beside_it() -> None:
     assert not model.item_embedding.weight[0].any()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_item_vectors_keep_a_share_and_all_else_is_carried_over(share: float) -> None:
+    earlier, fresh, model = build(sized(3), 1), build(sized(4), 2), build(sized(4), 2)
+    carry_over(model, earlier, np.array([0, 3, 1, 2, 0]), histories([4, 1]), item_share=share)
+    old, own, found = (each.item_embedding.weight for each in (earlier, fresh, model))
+    expected = share * old[[0, 3, 1, 2, 3]] + (1 - share) * own  # item 4 is new, and begins as item 1
+    torch.testing.assert_close(found, expected)
+    assert not found[0].any()
+    others = dict(earlier.named_parameters())
+    for name, weights in model.named_parameters():
+        if name != "item_embedding.weight":
+            torch.testing.assert_close(weights, others[name])
+
+
 def test_the_earlier_model_is_left_as_it_is() -> None:
     earlier, model = build(sized(3), 1), build(sized(3), 2)
     carry_over(model, earlier, np.arange(4), histories([1, 2]))
