@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import process
 import speed
 from quality import RESULTS, show_progress
-from speed_bench import OURS_BCE, OURS_QUICK, RECTOOLS_BCE, RECTOOLS_SOFTMAX, Bench, Row
+from speed_bench import OURS_BCE, OURS_SOFTMAX, RECTOOLS_BCE, RECTOOLS_SOFTMAX, Bench, Row
 
 TRAININGS: dict[str, tuple[Row, list[tuple[str, Row]]]] = {
     "train, BCE": (
@@ -32,7 +32,7 @@ TRAININGS: dict[str, tuple[Row, list[tuple[str, Row]]]] = {
         ],
     ),
     "train, BCE, float32": ({**OURS_BCE, "train.precision": "float32"}, [("RecTools BCE", RECTOOLS_BCE)]),
-    "train, the pipeline's defaults": (OURS_QUICK, [("RecTools softmax", RECTOOLS_SOFTMAX)]),
+    "train, the pipeline's defaults": (OURS_SOFTMAX, [("RecTools softmax", RECTOOLS_SOFTMAX)]),
 }
 """Stage → our settings, and the peers beside."""
 
@@ -81,7 +81,7 @@ def measured(bench: Bench) -> speed.Rows:
                 yield row(stage, f"one of {epochs} epochs", ours, answer, "epoch")
     if SERVE in stages:
         if not (model / "model.json").exists():
-            bench.stage("train_epochs", run=bench.run(), settings=OURS_QUICK, epochs=1, model=str(model))
+            bench.stage("train_epochs", run=bench.run(), settings=OURS_SOFTMAX, epochs=1, model=str(model))
         ours = bench.stage("serve", run=bench.run(), model=str(model), repeats=bench.options.repeats)
         answer = bench.peer("RecTools softmax", RECTOOLS_SOFTMAX, epochs) if bench.options.rectools else None
         work = f"top 10 of {ours['users']:,} users from their histories; the peer: `recommend`"

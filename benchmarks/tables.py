@@ -218,6 +218,46 @@ def new_items(folder: Path = RESULTS) -> str:
     return table(head, rows)
 
 
+def warm_starts(folder: Path = RESULTS) -> str:
+    """A row per night: the cold start's best validation figure, seconds to it, and the test items of both."""
+    head = [
+        "night",
+        "cold start's best validation NDCG@10",
+        "seconds to it, cold",
+        "warm",
+        "share",
+        "test NDCG@10, cold",
+        "warm",
+    ]
+    rows = []
+    report = _report(folder / "warm_starts.json")
+    shares = report.get("share_of_time", {}).get("nights", [])
+    for night, share in zip(report.get("nights", [])[1:], shares, strict=True):
+        seconds = [night[start]["seconds_to_target"] for start in ("cold", "warm")]
+        rows.append(
+            [
+                str(night["night"]),
+                f"{night['target']:.4f}",
+                *("not reached" if each is None else f"{each:.1f}" for each in seconds),
+                "" if share is None else f"{share:.0%}",
+                *(f"{night[start]['test']:.4f}" for start in ("cold", "warm")),
+            ]
+        )
+    if rows:
+        rows.append(["median", "", "", "", f"**{report['share_of_time']['median']:.0%}**", "", ""])
+    return table(head, rows)
+
+
+def eligible(folder: Path = RESULTS) -> str:
+    """A row per way to narrow an export: seconds, and their ratio to those of a whole one."""
+    report = _report(folder / "eligible.json")
+    rows = [
+        [way, f"{seconds:.2f}", f"{report['ratio'][way]:.2f}"]
+        for way, seconds in report.get("seconds", {}).items()
+    ]
+    return table(["export of", "seconds", "ratio"], rows)
+
+
 def _hit_rate(groups: list[Report]) -> str:
     """HR@10 of the users of several groups together."""
     users = sum(of["users"] for of in groups)

@@ -15,6 +15,7 @@ import json
 import shutil
 import sys
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -66,13 +67,16 @@ def main() -> None:
             f"night {night}: validation NDCG@10 {target:.4f}, seconds and test NDCG@10: {shown}", flush=True
         )
     later = nights[1:]  # the first has nothing to go on from
-    shares = [share for each in later if (share := share_of_time(each)) is not None]
+    shares = [share_of_time(each) for each in later]
     report = {
         "machine": machine(),
         "date": datetime.now(UTC).date().isoformat(),
         "settings": settings,
-        "share_of_time": {"median": median(shares), "nights": [round(share, 3) for share in shares]},
-        "not_reached": sum(share_of_time(each) is None for each in later),
+        "share_of_time": {
+            "median": round(median(inf if share is None else share for share in shares), 3),
+            "nights": [None if share is None else round(share, 3) for share in shares],
+        },
+        "not_reached": shares.count(None),
         "worse": sum(each["warm"]["interval"][1] < each["cold"]["interval"][0] for each in later),
         "nights": nights,
     }

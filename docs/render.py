@@ -56,7 +56,9 @@ def rendered(document: str) -> str:
         "nights": tables.nights,
         "session": tables.session,
         "lookup": tables.lookup,
+        "eligible": tables.eligible,
         "new-items": tables.new_items,
+        "warm-starts": tables.warm_starts,
     }
     for name, content in parts.items():
         before, found, rest = document.partition(f"<!-- {name}: ")

@@ -75,7 +75,7 @@ def test_stages_beside_peers(call: Any, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(speed_bench.Bench, "_version", lambda *_: "1.0")
     tiny = {"train.hidden_units": 8, "train.max_len": 10}
     for module in (speed, speed_bench):
-        for name in ("OURS_BCE", "OURS_QUICK"):
+        for name in ("OURS_BCE", "OURS_QUICK", "OURS_SOFTMAX"):
             monkeypatch.setattr(module, name, {**getattr(module, name), **tiny})
     own = ["--scikit-rec", sys.executable, "--rectools", sys.executable, "--epochs", "2"]
     stages = ["train_bce", "train_softmax", "time_to_quality", "evaluate", "export"]

@@ -171,3 +171,27 @@ def test_the_machine_and_the_days_of_the_speed_are_told(tmp_path: Path) -> None:
     for chosen, days in ((rows, "2026-01-01 to 2026-01-02"), (rows[:1], "2026-01-02")):
         (tmp_path / "speed.json").write_text(json.dumps({"machine": "two cores", "rows": chosen}))
         assert tables.speed_machine(tmp_path) == f"Measured on two cores; {days}."
+
+
+def test_warm_starts_say_what_was_not_reached(tmp_path: Path) -> None:
+    def night(number: int, warm: float | None) -> dict[str, Any]:
+        figures = {"cold": (4.0, 0.19), "warm": (warm, 0.2)}
+        ways = {start: {"seconds_to_target": s, "test": test} for start, (s, test) in figures.items()}
+        return {"night": number, "target": 0.2, **ways}
+
+    report = {
+        "share_of_time": {"median": 0.4, "nights": [0.25, None]},
+        "nights": [night(0, 4.0), night(1, 1.0), night(2, None)],
+    }
+    (tmp_path / "warm_starts.json").write_text(json.dumps(report))
+    rows = tables.warm_starts(tmp_path).splitlines()[2:]
+    assert rows[0] == "| 1 | 0.2000 | 4.0 | 1.0 | 25% | 0.1900 | 0.2000 |"
+    assert "| not reached |  |" in rows[1]
+    assert "**40%**" in rows[2]
+
+
+def test_a_narrowed_export_stands_beside_a_whole_one(tmp_path: Path) -> None:
+    report = {"seconds": {"all": 2.0, "half": 2.2}, "ratio": {"all": 1.0, "half": 1.1}}
+    (tmp_path / "eligible.json").write_text(json.dumps(report))
+    assert tables.eligible(tmp_path).splitlines()[2:] == ["| all | 2.00 | 1.00 |", "| half | 2.20 | 1.10 |"]
+    assert len(tables.eligible(tmp_path / "none").splitlines()) == 2
