@@ -238,7 +238,10 @@ def export(bench: Bench) -> Rows:
     ours = bench.stage("export", run=run, table=str(tables), repeats=bench.options.repeats)
     for answer, mark in peers:
         work = f"top 10 of {ours['users']:,} users, published as a table; the peer: `recommend`"
-        yield row("export", work, answer["name"], mark, ours, answer["recommend"])
+        yield {
+            **row("export", work, answer["name"], mark, ours, answer["recommend"]),
+            **limit(bench, "serve"),
+        }
 
 
 def export_at_size(bench: Bench) -> Rows:
