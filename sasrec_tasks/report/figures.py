@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from sasrec_tasks.item_age import age_name
 from sasrec_tasks.report.content import Scorer
 from sasrec_tasks.report.svg import Figure, Scale, ticks
 
@@ -18,6 +19,11 @@ KINDS = {
     "popularity": "popularity",
 }
 """Scorer → class of its colour."""
+
+SCORERS = {name: KINDS[name] for name in ("this run", "recent popularity", "popularity")}
+
+SHARES = {"catalogue": "popularity", "recent events": "recent", "top 10 lists": "model"}
+"""What items of an age have a share of → class of its colour."""
 
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10", "mrr": "MRR", "loss": "loss"}
 
@@ -122,37 +128,89 @@ def intervals(scorers: Sequence[Scorer], protocol: str, metric: str) -> Markup:
 
 def by_history_length(buckets: Sequence[Mapping[str, Any]], protocol: str) -> Markup:
     """HR@10 of users with histories of similar length: the model's bar, and the baselines' beside it."""
-    names = ["this run", "recent popularity", "popularity"]
+    rows = [(length(bucket["history_length"]), _hit_rates(bucket, protocol)) for bucket in buckets]
+    return _bars("lengths", "HR@10 by length of history", rows, SCORERS, "events")
+
+
+def by_item_age(buckets: Sequence[Mapping[str, Any]], protocol: str) -> Markup:
+    """HR@10 on test items of similar age: the model's bar, and the baselines' beside it; none without users."""
+    rows = [(age_name(bucket["item_age_days"]), _hit_rates(bucket, protocol)) for bucket in buckets]
+    return _bars("ages", "HR@10 by age of the test item", rows, SCORERS, "days")
+
+
+def shares_by_item_age(buckets: Sequence[Mapping[str, Any]]) -> Markup:
+    """The share, in %, that items of similar age have of the catalogue, of recent events and of what is recommended."""
     rows = [
-        (length(bucket["history_length"]), [
-            bucket[protocol]["hr@10"],
-            bucket["baselines"]["recent_popularity"][protocol]["hr@10"],
-            bucket["baselines"]["popularity"][protocol]["hr@10"],
+        (age_name(bucket["item_age_days"]), [
+            100 * bucket["share_of_catalogue"],
+            100 * bucket["share_of_recent_events"],
+            100 * bucket["share_of_recommendations"]["model"],
         ])
         for bucket in buckets
     ]  # fmt: skip
-    told = "; ".join(f"{label} events: {values[0]:.4f}" for label, values in rows)
-    figure = Figure("lengths", "HR@10 by length of history", told, width=480, height=226)
+    return _bars("shares", "Shares by age of the item", rows, SHARES, "days", digits=1, unit="%")
+
+
+def _hit_rates(bucket: Mapping[str, Any], protocol: str) -> list[float | None]:
+    """HR@10 of each of SCORERS; None without users."""
+    baselines = bucket["baselines"]
+    of = (bucket, baselines["recent_popularity"], baselines["popularity"])
+    return [figures[protocol] and figures[protocol]["hr@10"] for figures in of]
+
+
+def _bars(
+    name: str,
+    title: str,
+    rows: Sequence[tuple[str, Sequence[float | None]]],
+    series: Mapping[str, str],
+    what: str,
+    *,
+    digits: int = 4,
+    unit: str = "",
+) -> Markup:
+    """A group of bars per row, one bar per series.
+
+    Args:
+        rows: label and a value per series; None has no bar.
+        series: name → class of its colour.
+        what: the labels count.
+        digits, unit: of the values, where they are told.
+    """
+    hints = [
+        [
+            "" if value is None else f"{who} {value:.{digits}f}{unit}"
+            for who, value in zip(series, values, strict=True)
+        ]
+        for _, values in rows
+    ]
+    told = "; ".join(
+        f"{label} {what}: {', '.join(filter(None, own)) or 'none'}"
+        for (label, _), own in zip(rows, hints, strict=True)
+    )
+    figure = Figure(name, title, told, width=480, height=226)
     left, right, top, bottom = 50, 470, 34, 200
-    marks = ticks(0, max((value for _, values in rows for value in values), default=0.0) or 1.0)
+    known = [value for _, values in rows for value in values if value is not None]
+    marks = ticks(0, max(known, default=0.0) or 1.0)
     y = Scale(0, marks[-1], bottom, top)
     figure.y_axis(y, marks, left, right)
     slot = (right - left) / max(len(rows), 1)
-    wide = min(slot * 0.8, 96) / len(names)
+    wide = min(slot * 0.8, 96) / len(series)
     for place, (label, values) in enumerate(rows):
         middle = left + slot * (place + 0.5)
-        for bar, (name, value) in enumerate(zip(names, values, strict=True)):
+        for bar, (kind, value) in enumerate(zip(series.values(), values, strict=True)):
+            if value is None:
+                continue
             figure.add(
                 "rect",
-                f"bar {KINDS[name]}",
-                x=middle + wide * (bar - len(names) / 2),
+                f"bar {kind}",
+                x=middle + wide * (bar - len(series) / 2),
                 y=y(value),
                 width=max(wide - 1.5, 1),
                 height=bottom - y(value),
-                hint=f"{label} events, {name}: {value:.4f}",
+                hint=f"{label} {what}: {hints[place][bar]}",
             )
         figure.add("text", "tick middle", label, x=middle, y=bottom + 18)
-    legend(figure, [(name, KINDS[name]) for name in names], left, 16)
+    legend(figure, list(series.items()), left, 16)
     return figure.markup()
 
 

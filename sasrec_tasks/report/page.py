@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from sasrec_tasks.item_age import age_name
 from sasrec_tasks.listings import printable
 from sasrec_tasks.report import figures, nights
 from sasrec_tasks.report.content import RunReport
@@ -78,6 +79,8 @@ def _environment() -> Environment:
         "moment": moment,
         "as_json": lambda value: json.dumps(value, ensure_ascii=False),
         "events": figures.length,
+        "days": age_name,
+        "percent": lambda value: f"{value:.1%}",
         "metric_name": lambda name: figures.METRICS.get(name, name),
     }
     return environment

@@ -17,6 +17,7 @@ import pytest
 from sasrec_tasks import pipeline, run_folders
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadData, GateRefused
+from sasrec_tasks.item_age import age_name
 from sasrec_tasks.pipeline import TASKS, run_task
 from sasrec_tasks.report import content, nights, page
 from sasrec_tasks.report.status import Scheduled, TaskState
@@ -85,7 +86,7 @@ def test_a_published_run_has_every_part(html: str, store: RunStore) -> None:
     text = said(html)
     sections = {section.get("id") for section in parsed(html).iter("section")}
     assert sections == {
-        "gate", "metrics", "training", "lengths", "examples", "data", "tasks", "table", "settings",
+        "gate", "metrics", "training", "lengths", "ages", "examples", "data", "tasks", "table", "settings",
     }  # fmt: skip
     assert "published Version 0 of" in text
     for rule in store.read_json("gate", "verdict.json")["rules"]:
@@ -121,6 +122,67 @@ def test_the_curve_marks_the_best_epoch(html: str, store: RunStore) -> None:
     best, value = training.summary["best_epoch"], training.summary["metric"]
     assert f"best {value:.4f}, epoch {best}" in said(html)
     assert f"{best} (best)" in said(html)
+
+
+@pytest.fixture(scope="module")
+def ages(new_items_every_day: RunStore) -> ElementTree.Element:
+    """The section on the age of items, of a run with items of several ages."""
+    (found,) = parsed(written(new_items_every_day)).findall(".//section[@id='ages']")
+    return found
+
+
+def test_what_becomes_of_new_items_is_told_beside_the_old_ones(
+    ages: ElementTree.Element, new_items_every_day: RunStore
+) -> None:
+    metrics = new_items_every_day.read_json("evaluate", "metrics.json")
+    buckets = [bucket for bucket in metrics["by_item_age"] if bucket["items"]]
+    assert len(buckets) > 2
+    rows = [[" ".join("".join(cell.itertext()).split()) for cell in row] for row in ages.iter("tr")][1:]
+    names = [age_name(bucket["item_age_days"]) for bucket in buckets]
+    assert [row[0] for row in rows] == [*names, "no training event"]
+    for row, bucket in zip(rows, [*buckets, metrics["never_trained_on"]], strict=True):
+        of = (bucket, bucket["baselines"]["recent_popularity"], bucket["baselines"]["popularity"])
+        assert row[1:] == [
+            f"{bucket['items']:,}",
+            f"{bucket['share_of_catalogue']:.1%}",
+            f"{bucket['share_of_recent_events']:.1%}",
+            f"{bucket['share_of_recommendations']['model']:.1%}",
+            f"{bucket['users']:,}",
+            *(f"{each['full']['hr@10']:.4f}" if bucket["users"] else "" for each in of),
+        ]
+
+
+def test_the_pictures_of_item_ages_show_what_the_table_says(
+    ages: ElementTree.Element, new_items_every_day: RunStore
+) -> None:
+    metrics = new_items_every_day.read_json("evaluate", "metrics.json")
+    shares, rates = ages.iter("svg")
+    heights = {title.text: float(bar.get("height", "")) for bar, title in hinted(shares)}
+    assert len(heights) == 3 * sum(bucket["items"] > 0 for bucket in metrics["by_item_age"])
+    tallest = max(heights, key=heights.__getitem__)
+    for bucket in metrics["by_item_age"]:
+        if not bucket["items"]:
+            continue
+        name, share = age_name(bucket["item_age_days"]), 100 * bucket["share_of_recommendations"]["model"]
+        height = heights[f"{name} days: top 10 lists {share:.1f}%"]
+        highest = float(tallest.rpartition(" ")[2].rstrip("%"))
+        assert height == pytest.approx(heights[tallest] * share / highest, abs=0.3)
+    with_users = [bucket for bucket in metrics["by_item_age"] if bucket["users"]]
+    assert {title.text for _, title in hinted(rates)} >= {
+        f"{age_name(bucket['item_age_days'])} days: this run {bucket['full']['hr@10']:.4f}"
+        for bucket in with_users
+    }
+
+
+def hinted(picture: ElementTree.Element) -> list[tuple[ElementTree.Element, ElementTree.Element]]:
+    """Bars with what is shown where the pointer rests on them."""
+    return [(bar, title) for bar in picture.iter("rect") if (title := bar.find("title")) is not None]
+
+
+def test_a_run_whose_items_are_all_of_one_age_has_no_picture_of_it(html: str) -> None:
+    (section,) = parsed(html).findall(".//section[@id='ages']")
+    assert not list(section.iter("svg"))
+    assert [row[0].text for row in section.iter("tr")][1:][0] == "90 and more"
 
 
 def test_examples_are_what_is_served_after_what_was_done_last(
