@@ -18,13 +18,18 @@ LONGEST = 4000
 """Characters of a reason; some errors list every case."""
 
 
+def shortened(reason: str) -> str:
+    """At most so many characters of a reason that others keep or read."""
+    return reason if len(reason) <= LONGEST else f"{reason[: LONGEST - 2]} …"
+
+
 def record(store: RunStore, task: str, error: Exception) -> None:
     """Keep why a task failed; if that can't be written it is a warning, the error itself goes its way."""
     kept = {
         "task": task,
         "ending": "refused" if isinstance(error, GateRefused) else "failed",
         "error": type(error).__name__,
-        "reason": str(error)[:LONGEST],
+        "reason": shortened(str(error)),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
