@@ -157,7 +157,7 @@ def test_the_pictures_of_item_ages_show_what_the_table_says(
 ) -> None:
     metrics = new_items_every_day.read_json("evaluate", "metrics.json")
     shares, rates = ages.iter("svg")
-    heights = {title.text: float(bar.get("height", "")) for bar, title in hinted(shares)}
+    heights = {title.text or "": float(bar.get("height", "")) for bar, title in hinted(shares)}
     assert len(heights) == 3 * sum(bucket["items"] > 0 for bucket in metrics["by_item_age"])
     tallest = max(heights, key=heights.__getitem__)
     for bucket in metrics["by_item_age"]:
