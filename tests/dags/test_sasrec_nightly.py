@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sasrec_tasks.errors import BadData, BadSettings, GateRefused
+from sasrec_tasks.failures import LONGEST
 from sasrec_tasks.naming import form
 from sasrec_tasks.pipeline import LAST, REFIT, TASKS
 from sasrec_tasks.tables import open_tables
@@ -304,7 +305,7 @@ def test_a_value_out_of_bounds_is_refused_before_the_run_starts(airflow: Any) ->
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
-        ({"epochs": 3}, "epochs: no such setting, did you mean train.epochs?"),
+        ({"epochs": 3, "x" * 10_000: 1}, "epochs: no such setting, did you mean train.epochs?"),
         ({"source": "/etc/passwd"}, "source='/etc/passwd': outside the allowed roots"),
     ],
 )
@@ -319,6 +320,9 @@ def test_a_conf_that_must_not_be_fails_the_first_task_without_a_retry(
     assert states["ingest"] == "failed"
     assert states["export"] == "upstream_failed"
     assert states["prune"] == "skipped"  # nothing was begun
+    ((told,),) = airflow.query(f"SELECT value FROM xcom WHERE key = 'failure' AND run_id = ({last})")
+    assert message in told
+    assert len(json.loads(told)) <= LONGEST
 
 
 def test_no_dag_file_has_import_errors(airflow: Any) -> None:
