@@ -7,14 +7,11 @@ import email
 import email.policy
 import json
 import secrets
-import sqlite3
-import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,8 +19,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message
 from airflow_processes import AIRFLOW, RunningAirflow, airflow_at, answers, free_ports, log_in, running
-
-from sasrec_tasks.generate import generate
+from embedded_airflow import EmbeddedAirflow
 
 PARTS = ("api-server", "dag-processor", "scheduler")  # a task that waits for a person needs no triggerer
 
@@ -53,52 +49,13 @@ class Plugin(AirflowPlugin):
 """A plugin that reads lineage as OpenLineage's provider does, and writes down what a process has told so far."""
 
 
-@dataclass(frozen=True)
-class EmbeddedAirflow:
-    """Airflow on a database of its own, with its operator's places and no scheduler."""
-
-    home: Path
-    environment: Mapping[str, str]
-
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [AIRFLOW, *arguments],
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-
-    def test_run(
-        self, conf: Mapping[str, Any], dag: str = "sasrec_nightly"
-    ) -> subprocess.CompletedProcess[str]:
-        return self.run("dags", "test", dag, "--conf", json.dumps(conf))
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with sqlite3.connect(self.home / "airflow.db") as database:
-            return database.execute(sql).fetchall()
-
-
 @pytest.fixture(scope="module")
-def airflow(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> EmbeddedAirflow:
-    """An embedded Airflow, generated interactions, and somebody who reads lineage."""
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedAirflow:
+    """An embedded Airflow, and somebody who reads lineage."""
     home = tmp_path_factory.mktemp("airflow")
     (home / "plugins").mkdir()
     (home / "plugins" / "lineage.py").write_text(LINEAGE)
-    generate(home / "interactions.parquet", users=300, items=2000, events=9000, seed=1)
-    environment = {
-        **airflow_at(home),
-        "SASREC_SOURCE": str(home / "interactions.parquet"),
-        "SASREC_STORE": str(home / "runs"),
-        "SASREC_TABLE": str(home / "recommendations"),
-    }
-    own = EmbeddedAirflow(home, environment)
-    migrated = own.run("db", "migrate")
-    assert migrated.returncode == 0, migrated.stderr
-    return own
+    return EmbeddedAirflow.at(home)
 
 
 class RealAirflow(RunningAirflow):

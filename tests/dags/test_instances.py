@@ -6,16 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from airflow_processes import ROOT
+from embedded_airflow import EmbeddedAirflow
 
-from sasrec_tasks.generate import generate
 from sasrec_tasks.tables import Recommendations
 
-ROOT = Path(__file__).parents[2]
-AIRFLOW = Path(sys.executable).with_name("airflow")
 RESOURCES = {
     "split": {"memory": "4Gi"},
     "train": {"memory": "16Gi", "cpu": "4", "gpu": 1, "queue": "gpu", "node_selector": {"pool": "gpu"}},
@@ -96,51 +94,31 @@ make_dag("shop", {{"store": "{0}/shop/runs", "table": "{0}/shop/table"}}, schedu
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Callable[..., str]]:
-    """A folder, and the command line of an Airflow in it, whose DAG folder has a second pipeline."""
+def two(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedAirflow:
+    """An Airflow whose DAG folder has a second pipeline."""
     home = tmp_path_factory.mktemp("two")
-    (home / "dags").mkdir()
+    dags = home / "dags"
+    dags.mkdir()
     for file in (ROOT / "dags").glob("*.py"):
-        (home / "dags" / file.name).symlink_to(file)
-    (home / "dags" / "shop.py").write_text(SHOP.format(home))
-    generate(home / "interactions.parquet", users=300, items=2000, events=9000, seed=1)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "SASREC"))}
-    environment = {
-        **kept,
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-        "SASREC_SOURCE": str(home / "interactions.parquet"),
-        "SASREC_STORE": str(home / "runs"),
-        "SASREC_TABLE": str(home / "table"),
-    }
-
-    def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [AIRFLOW, *arguments], env=environment, capture_output=True, text=True, timeout=600, check=False
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout
-
-    run("db", "migrate")
-    return home, run
+        (dags / file.name).symlink_to(file)
+    (dags / "shop.py").write_text(SHOP.format(home))
+    return EmbeddedAirflow.at(home, AIRFLOW__CORE__DAGS_FOLDER=str(dags))
 
 
-def test_each_pipeline_is_a_dag_of_its_own_file(two: tuple[Path, Callable[..., str]]) -> None:
-    _, airflow = two
-    airflow("dags", "reserialize")
-    airflow("dags", "list-import-errors")  # its status says so if there are any
-    found = airflow("dags", "list", "--output", "json")
+def test_each_pipeline_is_a_dag_of_its_own_file(two: EmbeddedAirflow) -> None:
+    two.command("dags", "reserialize")
+    two.command("dags", "list-import-errors")  # its status says so if there are any
+    found = two.command("dags", "list", "--output", "json")
     listed = {each["dag_id"]: Path(each["fileloc"]).name for each in json.loads(found[found.index("[{") :])}
     assert (listed["shop"], listed["sasrec_nightly"]) == ("shop.py", "sasrec_nightly.py")
 
 
-def test_a_second_pipeline_publishes_into_its_own_table(two: tuple[Path, Callable[..., str]]) -> None:
-    home, airflow = two
+def test_a_second_pipeline_publishes_into_its_own_table(two: EmbeddedAirflow) -> None:
     conf = {"train.epochs": 1, "train.max_len": 20, "gate.force_publish": True}
-    airflow("dags", "test", "shop", "--conf", json.dumps(conf))
-    table = Recommendations(f"{home}/shop/table")
+    done = two.test_run(conf, "shop")
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = Recommendations(f"{two.home}/shop/table")
     assert table.users() == 300
-    assert (home / "shop" / "runs" / table.run_id / "export").is_dir()
-    assert not (home / "table").exists()
-    assert not (home / "runs").exists()
+    assert (two.home / "shop" / "runs" / table.run_id / "export").is_dir()
+    assert not Path(two.environment["SASREC_TABLE"]).exists()
+    assert not Path(two.environment["SASREC_STORE"]).exists()

@@ -6,25 +6,16 @@ import json
 import os
 import secrets
 import signal
-import socket
-import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-
-from sasrec_tasks.generate import generate
-
-ROOT = Path(__file__).parents[2]
-AIRFLOW = Path(sys.executable).with_name("airflow")
-PATIENCE = 180  # seconds, for a machine that does other things too
+from airflow_processes import AIRFLOW, PATIENCE, ROOT, answers, ends_of, free_ports, running
+from embedded_airflow import EmbeddedAirflow
 
 OWN_DAGS = '''
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
@@ -39,38 +30,15 @@ class OwnDags(SimpleAuthManager):
 '''
 
 
-@dataclass
-class Airflow:
-    """An Airflow with the DAGs and the plugin, and an API server."""
+@dataclass(frozen=True)
+class Airflow(EmbeddedAirflow):
+    """An Airflow with the plugin, and its API server."""
 
-    home: Path
-    environment: Mapping[str, str]
-    url: str = ""
     tokens: dict[str, str] = field(default_factory=dict)
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [AIRFLOW, *arguments],
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-
-    def test_run(self, conf: Mapping[str, Any], **environment: str) -> str:
-        """Run the DAG; the id of its run."""
-        before = self.run_ids()
-        self.run("dags", "test", "sasrec_nightly", "--conf", json.dumps(conf), **environment)
-        (new,) = self.run_ids() - before
-        return new
-
-    def run_ids(self) -> set[str]:
-        return {run_id for (run_id,) in self.query("SELECT run_id FROM dag_run")}
-
-    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        with sqlite3.connect(self.home / "airflow.db", timeout=60) as database:
-            return database.execute(sql, values).fetchall()
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.environment['AIRFLOW__API__PORT']}"
 
     def get(self, path: str, who: str = "admin", **headers: str) -> httpx.Response:
         if who:
@@ -84,86 +52,52 @@ class Airflow:
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     home = tmp_path_factory.mktemp("airflow")
-    generate(home / "interactions.parquet", users=300, items=2000, events=9000, seed=1)
     (home / "auth").mkdir()
     (home / "auth" / "own_dags.py").write_text(OWN_DAGS)
     (home / "passwords.json").write_text(json.dumps({"admin": "admin", "bob": "bob"}))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "SASREC"))}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **kept,
-        "PYTHONPATH": os.pathsep.join([str(home / "auth"), str(ROOT), kept.get("PYTHONPATH", "")]),
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__AUTH_MANAGER": "own_dags.OwnDags",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,bob:viewer",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
-        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(64),
-        "AIRFLOW__API__SECRET_KEY": secrets.token_hex(64),
-        "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-        "SASREC_SOURCE": str(home / "interactions.parquet"),
-        "SASREC_STORE": str(home / "runs"),
-        "SASREC_TABLE": str(home / "recommendations"),
-    }
-    own = Airflow(home, environment, f"http://127.0.0.1:{port}")
-    migrated = own.run("db", "migrate")
-    assert migrated.returncode == 0, migrated.stderr
-    with served(own, port):
-        yield own
-
-
-@contextmanager
-def served(airflow: Airflow, port: int) -> Iterator[None]:
-    """The API server, until it is not needed any more."""
-    log = airflow.home / "api-server.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [AIRFLOW, "api-server", "--host", "127.0.0.1", "--port", str(port)],
-            env=airflow.environment,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
+    own = Airflow.at(
+        home,
+        PYTHONPATH=os.pathsep.join([str(home / "auth"), str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
+        AIRFLOW__CORE__AUTH_MANAGER="own_dags.OwnDags",
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS="admin:admin,bob:viewer",
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=str(home / "passwords.json"),
+        AIRFLOW__API_AUTH__JWT_SECRET=secrets.token_hex(64),
+        AIRFLOW__API__SECRET_KEY=secrets.token_hex(64),
+        AIRFLOW__API__WORKERS="1",
+        AIRFLOW__API__HOST="127.0.0.1",
+        AIRFLOW__API__PORT=str(free_ports(1)[0]),
+    )
+    log = home / "api-server.log"
+    with running([AIRFLOW, "api-server"], log, own.environment) as server:
         deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                for who in ("admin", "bob"):
-                    answer = httpx.post(f"{airflow.url}/auth/token", json={"username": who, "password": who})
-                    airflow.tokens[who] = answer.json()["access_token"]
-                break
-            except httpx.TransportError:
+        with httpx.Client(base_url=own.url, timeout=60) as api:
+            while not answers(api):
+                assert time.monotonic() < deadline, ends_of([log])
+                assert server.poll() is None, ends_of([log])
                 time.sleep(0.5)
-        assert len(airflow.tokens) == 2, log.read_text()[-3000:]
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+            for who in ("admin", "bob"):
+                answer = api.post("/auth/token", json={"username": who, "password": who})
+                own.tokens[who] = answer.json()["access_token"]
+        yield own
 
 
 @pytest.fixture(scope="module")
 def published(airflow: Airflow) -> str:
-    return airflow.test_run({"train.epochs": 2, "gate.force_publish": True})
+    return airflow.id_of_test_run({"train.epochs": 2, "gate.force_publish": True})
 
 
 @pytest.fixture(scope="module")
 def refused(airflow: Airflow, published: str) -> str:
     assert published
-    return airflow.test_run({"train.epochs": 1, "train.learning_rate": 1e-9})
+    return airflow.id_of_test_run({"train.epochs": 1, "train.learning_rate": 1e-9})
 
 
 @pytest.fixture(scope="module")
 def other_dag(airflow: Airflow, published: str) -> str:
     """A run of another DAG."""
     assert published
-    airflow.run("dags", "test", "recommendations_digest")
-    ((run_id,),) = airflow.query("SELECT run_id FROM dag_run WHERE dag_id = 'recommendations_digest'")
-    return str(run_id)
+    return airflow.id_of_test_run({}, "recommendations_digest")
 
 
 def timed(airflow: Airflow, path: str) -> tuple[httpx.Response, float]:
@@ -204,6 +138,7 @@ def test_a_published_run_has_all_of_its_report(airflow: Airflow, published: str)
         "metrics",
         "training",
         "lengths",
+        "ages",
         "examples",
         "data",
         "tasks",
@@ -280,7 +215,7 @@ def test_a_refused_run_has_a_page_with_the_reason(airflow: Airflow, refused: str
 
 
 def test_a_run_that_could_not_be_started_says_why(airflow: Airflow) -> None:
-    text = airflow.page(airflow.test_run({"epochs": 3})).text
+    text = airflow.page(airflow.id_of_test_run({"epochs": 3})).text
     assert "did you mean train.epochs?" in text
     assert "ended before it had a folder" in text
     assert '<span class="badge failed">failed</span>' in text
@@ -351,7 +286,7 @@ def test_the_stores_of_other_instances_are_read_where_the_operator_names_them(
 ) -> None:
     store = airflow.home / "of another instance"
     assert published
-    run_id = airflow.test_run(
+    run_id = airflow.id_of_test_run(
         {"train.epochs": 1, "gate.force_publish": True},
         SASREC_STORE=str(store),
         SASREC_TABLE=str(airflow.home / "second"),
