@@ -22,6 +22,8 @@ STAGES ?=
 # Interactions that `make env` shows to docker compose, and profiles of its services (celery, gpu).
 DATA ?= data
 PROFILES ?=
+# Where `make test-airflow` keeps pictures of the UI; those of the README are in docs/screenshots.
+SCREENSHOTS ?= .screenshots
 # Further options for pip, for instance an index with another build of torch.
 PIP_ARGS ?=
 
@@ -45,7 +47,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test test-stack lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
+.PHONY: help setup demo test test-airflow lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -86,8 +88,8 @@ endif
 test: setup ## All tests but those that start the services of docker-compose.yml
 	@$(BIN)/python -m pytest -m "not stack"
 
-test-stack: setup ## The services of docker-compose.yml as processes of this machine, and the image's steps
-	@$(BIN)/python -m pytest -m stack
+test-airflow: setup ## The services of docker-compose.yml as processes of this machine, the UI in Chromium, the image's steps
+	@SCREENSHOTS="$(abspath $(SCREENSHOTS))" $(BIN)/python -m pytest -m stack
 
 lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
