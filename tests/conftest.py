@@ -188,6 +188,12 @@ def _finished_epochs(checkpoint: Path) -> list[dict[str, Any]]:
         return []
 
 
+@pytest.fixture(scope="session")
+def finished_epochs() -> Callable[[Path], list[dict[str, Any]]]:
+    """The checkpoint of a training → the epochs that it has saved; none, as long as there is no such file."""
+    return _finished_epochs
+
+
 def _killed_in_mid_epoch(store: RunStore, task: str) -> list[dict[str, Any]]:
     checkpoint = Path(store.root) / task / "checkpoint" / "state.safetensors"
     command = [

@@ -12,9 +12,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +51,28 @@ class Container:
     command: list[str]
     environment: dict[str, str]
     log: Path
-    process: subprocess.Popen[bytes]
+    folder: Path
+    user: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] = field(init=False)
+    restarts: int = 0
     healthy: bool = False
     checked: float = 0.0
     """When it was last asked for its health."""
+
+    def start(self) -> None:
+        """Its command, anew; what it has written stays, as in a container that is restarted."""
+        self.process = processes.start(self.command, self.log, self.environment, cwd=self.folder, **self.user)
+        self.healthy, self.checked = False, 0.0
+
+    def kill(self) -> None:
+        """SIGKILL to its process and all that this has started: a container ends with its first process."""
+        own = psutil.Process(self.process.pid)
+        every = [own, *own.children(recursive=True)]
+        for each in every:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        self.process.wait()
+        psutil.wait_procs(every, timeout=10)
 
     def is_healthy(self) -> bool:
         """What the health check says, asked no more often than the file says.
@@ -146,6 +166,39 @@ class NativeStack:
             while "healthcheck" in service and not self.holds(name, {"condition": "service_healthy"}):
                 time.sleep(0.2)
 
+    @contextmanager
+    def looked_after(self) -> Iterator[None]:
+        """Containers that end are started again, if the file says so; docker, too, waits a moment before."""
+        over = threading.Event()
+        lasting = [
+            container
+            for name, containers in self.containers.items()
+            if self.services[name].get("restart") == "unless-stopped"
+            for container in containers
+        ]
+
+        def look_after(started: dict[int, list[psutil.Process]]) -> None:
+            while not over.wait(0.5):
+                for number, container in enumerate(lasting):
+                    if container.process.poll() is None:
+                        with suppress(psutil.NoSuchProcess):
+                            own = psutil.Process(container.process.pid)
+                            started[number] = own.children(recursive=True)
+                        continue
+                    for each in started.pop(number, []):  # one that ends by itself leaves them behind
+                        with suppress(psutil.NoSuchProcess):
+                            each.kill()
+                    container.start()
+                    container.restarts += 1
+
+        thread = threading.Thread(target=look_after, args=({},), name="restarts", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
     def holds(self, name: str, dependency: Mapping[str, Any]) -> bool:
         """Whether a dependency is as it must be."""
         if name not in self.services:
@@ -182,11 +235,11 @@ class NativeStack:
         log = self.folder / f"{instance}.log"
         if service["image"].startswith("postgres:"):
             command = self.postgres(environment)
-            process = processes.start(command, log, environment, cwd=self.database, **SERVER_USER)
+            container = Container(service, command, environment, log, self.database, SERVER_USER)
         else:
-            command = service["command"]
-            process = processes.start(command, log, environment, cwd=home)
-        return Container(service, command, environment, log, process)
+            container = Container(service, service["command"], environment, log, home)
+        container.start()
+        return container
 
     def own(self, instance: str) -> dict[str, str]:
         """What a container has by itself, and where programs listen unless they are told."""
