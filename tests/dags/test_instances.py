@@ -79,7 +79,10 @@ def test_the_example_of_helm_values_is_what_the_dag_reads(tmp_path: Path) -> Non
     import yaml
 
     values = yaml.safe_load((ROOT / "docs" / "helm-values.yaml").read_text(encoding="utf-8"))
-    environment = {each["name"]: each.get("value", "") for each in values["env"]}
+    assert all(
+        each.keys() == {"name", "value"} for each in values["env"]
+    )  # all that the chart's schema takes
+    environment = {each["name"]: each["value"] for each in values["env"]}
     found = json.loads(python(READ_POD, tmp_path, SASREC_RESOURCES=environment["SASREC_RESOURCES"]))
     assert "nvidia.com/gpu" in found["pods"]["train"]["spec"]["containers"][0]["resources"]["limits"]
     assert {"SASREC_SOURCE", "SASREC_STORE", "SASREC_TABLE"} <= environment.keys()
