@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 from sasrec_tasks.config import PLACES
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.naming import fields, flat, form, from_names, is_operator_only
+
+OWN = "sasrec_nightly"
+"""The deployment's own pipeline."""
 
 OF_ITS_OWN = ("store", "table")
 """Where two pipelines would write over each other: a run's folder has the name of the run alone."""
@@ -21,6 +26,8 @@ LOOKED_UP = ("prune.", "export.")
 class Instance:
     """A pipeline by the name of its DAG, with the settings in which it differs from the deployment and the defaults.
 
+    The deployment's own has those of `SASREC_SETTINGS`, too: JSON such as `{"ingest.cast_ids": true}`.
+
     Raises:
         BadSettings: unknown settings, values out of bounds, or, where there are any, no store or table among them.
     """
@@ -29,11 +36,11 @@ class Instance:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        given = flat(self.settings)
+        given = {**(_of_deployment() if self.name == OWN else {}), **flat(self.settings)}
         object.__setattr__(self, "settings", given)
         where = f"make_dag({self.name!r})"
         from_names(given, where=where)
-        for name in OF_ITS_OWN if self.name != "sasrec_nightly" else ():
+        for name in OF_ITS_OWN if self.name != OWN else ():
             if not given.get(name):
                 raise BadSettings(
                     f"{where}: {name} is not set: each pipeline needs a store and a table of its own"
@@ -57,6 +64,18 @@ class Instance:
         known = dict(fields())
         places = [name for name in PLACES if self.settings.get(name)]
         return [*places, *(name for name in self.settings if is_operator_only(known[name]))]
+
+
+def _of_deployment() -> dict[str, Any]:
+    text = os.environ.get("SASREC_SETTINGS") or "{}"
+    try:
+        settings = flat(json.loads(text))
+    except (ValueError, AttributeError) as error:
+        raise BadSettings(
+            f'SASREC_SETTINGS={text!r}: is no JSON such as {{"ingest.cast_ids": true}}: {error}'
+        ) from error
+    from_names(settings, where="SASREC_SETTINGS")
+    return settings
 
 
 def _is_asked(name: str) -> bool:

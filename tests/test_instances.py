@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,37 @@ def test_the_deployment_s_own_pipeline_has_its_places_and_the_defaults() -> None
     settings = settings_of(own)
     assert (settings.source, settings.store, settings.table) == ("/data", "/runs", "/table")
     assert settings.prune.keep_versions == 5
+
+
+def test_the_deployment_s_own_has_what_the_environment_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"user": "USER_ID", "track": "ITEM_ID"}
+    environment = {"ingest": {"columns": columns}, "ingest.query": "SELECT 1", "train.epochs": 7}
+    monkeypatch.setenv("SASREC_SETTINGS", json.dumps(environment))
+    own = Instance("sasrec_nightly")
+    assert {name: default for name, default, _ in own.form()}["train.epochs"] == 7
+    settings = settings_of(own)
+    assert (settings.ingest.columns, settings.ingest.query) == (columns, "SELECT 1")
+    assert settings_of(own, {"train.epochs": 3}).train.epochs == 3
+    assert settings_of(Instance("sasrec_nightly", {"train.epochs": 5})).train.epochs == 5
+    shop = settings_of(Instance("shop", {"store": "/shop/runs", "table": "/shop/table"}))
+    assert shop.train.epochs != 7
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ingest.cast_ids=true", "SASREC_SETTINGS='ingest.cast_ids=true': is no JSON such as"),
+        ("[1]", "SASREC_SETTINGS='\\[1\\]': is no JSON such as"),
+        ('{"train.epoch": 7}', "SASREC_SETTINGS: train.epoch: no such setting, did you mean train.epochs?"),
+        ('{"train.epochs": 0}', "SASREC_SETTINGS: train.epochs=0"),
+    ],
+)
+def test_an_environment_that_cant_be_used_says_so(
+    text: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SASREC_SETTINGS", text)
+    with pytest.raises(BadSettings, match=said):
+        Instance("sasrec_nightly")
 
 
 def test_another_has_what_it_is_given_and_else_what_the_deployment_has() -> None:
