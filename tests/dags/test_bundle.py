@@ -18,7 +18,16 @@ pytest.importorskip("airflow.providers.git", reason="needs apache-airflow-provid
 
 
 def git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", folder, "-c", "user.name=ann", "-c", "user.email=ann@shop.example", *arguments]
+    command = [
+        "git",
+        "-C",
+        str(folder),
+        "-c",
+        "user.name=ann",
+        "-c",
+        "user.email=ann@shop.example",
+        *arguments,
+    ]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 

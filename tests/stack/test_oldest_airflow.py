@@ -79,7 +79,7 @@ def test_the_oldest_airflow_runs_the_dag(programs: Path, tmp_path: Path) -> None
     }
 
     def airflow(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [programs / "airflow", *arguments]
+        command = [str(programs / "airflow"), *arguments]
         return subprocess.run(
             command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
         )
