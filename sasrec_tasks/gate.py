@@ -13,6 +13,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
+
 from sasrec_tasks import change, drift, eligible, examples, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.champion import earlier_publishes
@@ -22,7 +25,7 @@ from sasrec_tasks.contents import METRICS, VERDICT, protocol, refit_note
 from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.rows import Rows
 from sasrec_tasks.rules import Rule, at_least, at_most, worst_first
-from sasrec_tasks.tables import Published, open_tables
+from sasrec_tasks.tables import NotKept, Published, Tables, open_tables
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ def run(store: RunStore, settings: Settings) -> Summary:
 
     Raises:
         GateRefused: the model may not be published.
+        OSError: what is published can't be read to compare with. Trying again is safe.
     """
     earlier = earlier_publishes(store, settings, settings.gate.recent_publishes)
     narrowed = eligible.freeze(store, settings, ended=store.marker("export") is not None)
@@ -158,8 +162,8 @@ def _against_champion(
     trained.device(settings)  # that there is no GPU is not the champion's fault
     try:
         comparison = compare(store, settings, champion.run_id)
-    except (ConnectionError, TimeoutError):
-        raise  # the network's fault: trying again helps
+    except (ConnectionError, TimeoutError, PermissionError):
+        raise  # weights that can't be reached are not gone: trying again, or mending the rights, helps
     except (BadSettings, OSError, ValueError, FloatingPointError) as error:
         reason = (
             f"champion {champion.run_id} (version {champion.version}) could not be compared with, "
@@ -182,22 +186,22 @@ def _against_champion(
 
 def _against_table(store: RunStore, settings: Settings, published: Published) -> list[Rule]:
     """What would be served beside what is."""
-    gate, rows = settings.gate, Rows(store, settings)
+    gate, rows, tables = settings.gate, Rows(store, settings), open_tables(settings.table)
     try:
         found = change.measure(
-            open_tables(settings.table),
+            tables,
             published,
             tonight=rows.user_ids(),
             lists=rows.of_users,
             users=gate.compared_users,
             random_state=settings.evaluate.random_state,
         )
-    except (ConnectionError, TimeoutError):
-        raise  # the network's fault: trying again helps
-    except OSError as error:
-        reason = f"users_lost: version {published.version} could not be compared with: {error}"
-        log.warning("gate: %s", reason)
-        return [Rule(rule="users_lost", outcome="passed", reason=reason)]
+    except (
+        OSError,
+        pa.ArrowException,
+        duckdb.Error,
+    ) as error:  # DuckDB reads rows for us, and passes errors on as its
+        return [_not_compared(tables, published, settings, error)]
     rules = [
         at_most(
             "users_lost",
@@ -226,6 +230,28 @@ def _against_table(store: RunStore, settings: Settings, published: Published) ->
             ),
         ]
     return rules
+
+
+def _not_compared(tables: Tables, published: Published, settings: Settings, error: Exception) -> Rule:
+    """Where the rows that are published can't be read.
+
+    Raises:
+        OSError: they should be there. Trying again is safe.
+    """
+    version, newest = f"version {published.version}", next(tables.published(), None)
+    if (
+        isinstance(error, NotKept) and newest and newest.version != published.version
+    ):  # a past night's: were pruned
+        reason = f"users_lost: {version} could not be compared with: {error}"
+        log.warning("gate: %s", reason)
+        return Rule(rule="users_lost", outcome="passed", reason=reason)
+    reason = f"users_lost: {version}, which is published, can't be read to compare with: {error}"
+    if not settings.gate.force_publish:
+        raise OSError(
+            f"{reason}: a passing fault is over at the next try; if it stays, see to the table's files and the right "
+            "to read them, or publish without comparing by gate.force_publish=true, which is recorded"
+        ) from error
+    return Rule(rule="users_lost", outcome="refused", reason=reason)
 
 
 def _against_recent(earlier: list[Published], plausible: float, settings: Settings) -> Rule:

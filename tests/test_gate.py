@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.pipeline import run_task
-from sasrec_tasks.tables import open_tables
+from sasrec_tasks.tables import Keep, open_tables
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
 
 
@@ -277,6 +277,31 @@ def test_lists_that_change_too_much_are_refused_by_what_the_export_would_write(p
     both = old.merge(new, on=["USER_ID", "ITEM_ID"])
     assert found == pytest.approx(len(both) / len(old))
     assert 0 < found < 1
+
+
+@pytest.mark.parametrize("kind", ["", "parquet+"])
+def test_a_table_that_can_not_be_read_holds_up_the_night_unless_it_is_forced(place: Any, kind: str) -> None:
+    place.table = f"{kind}{place.table}"
+    place.run("one")
+    for file in (place.folder / "table").rglob("*.parquet"):
+        file.unlink()
+    with pytest.raises(OSError, match=r"version 0, which is published, can't be read .*gate\.force_publish"):
+        place.run("two", upto="gate")
+    assert RunStore(f"{place.store}/two").marker("gate") is None  # the next try decides anew
+    place.run("two", {"gate.force_publish": True})
+    verdict = verdict_of(RunStore(f"{place.store}/two"))
+    assert verdict["forced"] is True
+    assert rule(RunStore(f"{place.store}/two"), "users_lost")["outcome"] == "refused"
+    assert next(open_tables(place.table).published()).run_id == "two"
+
+
+def test_a_past_night_whose_time_s_rows_are_pruned_passes_and_says_so(place: Any) -> None:
+    for month in (1, 2, 3):
+        place.run(f"run-{month}", {"as_of": f"2026-0{month}-01", "gate.force_publish": True})
+    open_tables(place.table).prune(Keep(versions=2, days=0, now=datetime.now(UTC) + timedelta(days=9)))
+    past = place.run("past", {"as_of": "2026-01-15"}, upto="gate")
+    assert rule(past, "users_lost")["outcome"] == "passed"
+    assert "its rows were pruned" in rule(past, "users_lost")["reason"]
 
 
 def test_more_or_fewer_items_per_user_are_no_change(place: Any) -> None:

@@ -24,15 +24,15 @@ from sasrec_tasks.tables.delta_log import (
     made_at,
     metadata_of_runs,
     newest_of_run,
-    run_of,
     run_of_older,
     run_told,
+    served_run,
     version_of,
     versions,
 )
 from sasrec_tasks.tables.delta_replay import of_version
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Pruned, Published, require_latest
-from sasrec_tasks.tables.retention import Keep, not_kept
+from sasrec_tasks.tables.retention import Keep, NotKept, not_kept
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ class DeltaTables:
     def published(self) -> Iterator[Published]:
         """What is published, newest first; see `Tables`.
 
-        Run and moment of the newest version are read off its rows, and so are those of versions whose commit
-        does not tell: restore, compaction and vacuum make versions that carry none of our metadata.
+        Run and moment of the newest version are read off its rows, if it has any, and so are those of versions whose
+        commit does not tell: restore, compaction and vacuum make versions that carry none of our metadata.
         """
         table = _open(self.url)
         if table is None:
@@ -60,7 +60,7 @@ class DeltaTables:
         history = {int(entry["version"]): entry for entry in table.history()}
         metadata = metadata_of_runs(table)
         version, last_run = int(table.version()), None
-        run = run_of(table)  # of the newest version, errors are not taken for "nothing there"
+        run = served_run(table)  # of the newest version, errors are not taken for "nothing there"
         while True:
             if run and run[0] != last_run:
                 last_run = run[0]
@@ -84,6 +84,13 @@ class DeltaTables:
         for _, published in versions(table, in_folder(self.url)):
             if published:
                 yield published
+
+    def rolled_back(self) -> set[str]:
+        """The runs that were rolled back, of those whose commits are in the log; see `Tables`."""
+        table = _open(self.url)
+        if table is None:
+            return set()
+        return metadata_of_runs(table).keys() - {published.run_id for published in self.published()}
 
     def publish(
         self,
@@ -160,7 +167,7 @@ class DeltaTables:
         """The popular items, best first; see `Tables`."""
         table = _opened(self.popular_url)
         if version is not None:
-            run = run_of(self._at(version))
+            run = served_run(self._at(version))
             table = _opened(self.popular_url, newest_of_run(table, run[0] if run else ""))
         return dataset(table).to_table().sort_by("RANK")
 
@@ -212,10 +219,16 @@ def _opened(url: str, version: int | None = None) -> DeltaTable:
     if table is None:
         raise BadSettings(f"table={url!r}: no table there: check the setting, or publish a run first")
     if version is not None and version != table.version():
+        if not 0 <= version < table.version():
+            raise NotKept(
+                f"{url}: version {version} is not kept: there was none of that number, the newest is {table.version()}"
+            )
         try:
             table = DeltaTable(url, version=version)
         except DeltaError as error:
-            raise OSError(f"{url}: version {version} is not kept: {error}") from error
+            if all(entry.get("version") != version for entry in table.history()):
+                raise NotKept(f"{url}: version {version} is not kept: {error}") from error
+            raise OSError(f"{url}: version {version} can't be read: {error}") from error
     return table
 
 

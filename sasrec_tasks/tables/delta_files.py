@@ -100,21 +100,21 @@ def dataset(table: DeltaTable) -> ds.Dataset:
 def _in_files(rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of each file; one of none, if there are none."""
     waiting: list[pa.RecordBatch] = []
-    number = 0
+    number, is_first = 0, True
     for batch in rows:
         waiting.append(batch)
         number += len(batch)
         if number >= ROWS:
             yield pa.Table.from_batches(waiting, schema)
-            waiting, number = [], 0
-    if waiting:
+            waiting, number, is_first = [], 0, False
+    if number or is_first:
         yield pa.Table.from_batches(waiting, schema)
 
 
 def _statistics(table: pa.Table, schema: pa.Schema) -> dict[str, Any]:
     """Number of rows, and the range of the columns that readers look for."""
     columns = [name for name in ("USER_ID", "ITEM_ID", "RANK") if name in schema.names]
-    ranges = {name: pc.min_max(table[name]).as_py() for name in columns}
+    ranges = {name: pc.min_max(table[name]).as_py() for name in columns} if len(table) else {}
     return {
         "numRecords": len(table),
         "minValues": {name: found["min"] for name, found in ranges.items()},

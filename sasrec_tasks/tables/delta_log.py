@@ -12,8 +12,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from sasrec_tasks.files import File
-from sasrec_tasks.tables.delta_files import dataset
-from sasrec_tasks.tables.delta_replay import Names, files_of_versions
+from sasrec_tasks.tables.delta_files import dataset, folder_of, in_folder
+from sasrec_tasks.tables.delta_replay import Names, files_of_versions, of_version
 from sasrec_tasks.tables.protocol import Published
 
 METADATA = "sasrec"
@@ -35,9 +35,21 @@ def run_of(table: DeltaTable) -> tuple[str, datetime] | None:
 def _some_rows(table: DeltaTable, columns: list[str]) -> pa.Table | None:
     """One group of rows, whole, of one file: `head` would have begun to read other files when it is done."""
     for file in dataset(table).get_fragments():
-        if file.row_groups:
+        if file.metadata.num_rows:
             return file.subset(row_group_ids=[0]).to_table(columns=columns)
     return None
+
+
+def served_run(table: DeltaTable) -> tuple[str, datetime] | None:
+    """RUN_ID and AS_OF of what a version serves: of its rows, or of its commit where there are none to be read."""
+    return run_of(table) or run_told(_entry(table))
+
+
+def _entry(table: DeltaTable) -> Mapping[str, Any]:
+    """What the log says of the version that is open."""
+    version = table.version()
+    found: Mapping[str, Any] = next((each for each in table.history() if each["version"] == version), {})
+    return found
 
 
 def run_of_older(url: str, version: int) -> tuple[str, datetime] | None:
@@ -89,17 +101,30 @@ def newest_of_run(table: DeltaTable, run_id: str) -> int:
     history = {int(entry["version"]): entry for entry in table.history()}
     for version in range(int(table.version()), -1, -1):
         told = metadata_of(history.get(version, {}))
-        if told is not None and told["run_id"] != run_id:
-            continue
-        if (run := run_of_older(url, version)) and run[0] == run_id:
+        if told is not None:
+            if told["run_id"] == run_id and _is_whole(url, version):
+                return version
+        elif (run := run_of_older(url, version)) and run[0] == run_id:
             return version
     raise OSError(f"{url}: holds no rows of run {run_id} any more: choose another version")
 
 
+def _is_whole(url: str, version: int) -> bool:
+    """Whether all files of a version are there, be there rows in them or none."""
+    try:
+        table = DeltaTable(url, version=version)
+    except DeltaError:  # the log before it was cleaned up
+        return False
+    return of_version(table) <= in_folder(folder_of(table)).keys()
+
+
 def version_of(table: DeltaTable | None, run_id: str) -> int | None:
-    """The table's version, if its rows are a run's."""
-    run = None if table is None else run_of(table)
-    return int(table.version()) if table is not None and run and run[0] == run_id else None
+    """The table's version, if it is that of a run: by its rows, or by its commit where it has none."""
+    if table is None:
+        return None
+    run = run_of(table)
+    found = run[0] if run else (metadata_of(_entry(table)) or {}).get("run_id")
+    return int(table.version()) if found == run_id else None
 
 
 def metadata_of_runs(table: DeltaTable) -> dict[str, dict[str, Any]]:

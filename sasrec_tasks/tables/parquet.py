@@ -61,6 +61,10 @@ class ParquetTables:
         """All that can be served again; see `Tables`."""
         return self._versions().kept(self._places())
 
+    def rolled_back(self) -> set[str]:
+        """The runs that were rolled back; see `Tables`."""
+        return self._versions().rolled_back()
+
     def publish(
         self,
         rows: Iterator[pa.RecordBatch],

@@ -79,6 +79,10 @@ class Tables(Protocol):
         """All versions that can be served again, newest first, with those that were rolled back."""
         ...
 
+    def rolled_back(self) -> set[str]:
+        """The runs that were published, and rolled back since; nothing where no table is."""
+        ...
+
     def publish(
         self,
         rows: Iterator[pa.RecordBatch],
@@ -129,7 +133,8 @@ class Tables(Protocol):
         """The recommendations of a version, to be read once; some columns, or all.
 
         Raises:
-            OSError: the version is not kept any more.
+            NotKept: the version is not kept any more.
+            OSError: it can't be read.
         """
         ...
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables import compare
 from sasrec_tasks.tables.protocol import Published, Tables
+from sasrec_tasks.tables.retention import NotKept
 from sasrec_tasks.tables.urls import open_tables
 
 CHANGES = """
@@ -36,7 +37,7 @@ class Recommendations:
 
     Raises:
         BadSettings: nothing is published there.
-        OSError: the version is not kept any more.
+        NotKept: the version is not kept any more.
 
     >>> recommendations = Recommendations("recommendations")
     >>> recommendations.for_user("42")["ITEM_ID"].tolist()
@@ -115,8 +116,14 @@ class Recommendations:
             Scores are those of another model each night, and count as no change.
 
         Raises:
-            OSError: the earlier version is not kept any more: load the whole table.
+            NotKept: the earlier version is not kept any more, or never was: load the whole table.
         """
+        newest = _newest(self._tables).version
+        if not 0 <= since_version <= newest:
+            raise NotKept(
+                f"{self._tables.url}: version {since_version} is not kept: there was none of that number, the newest "
+                f"is {newest}"
+            )
         with compare.versions(self._tables, new=self.version, old=since_version) as db:
             return _frame(db.sql(CHANGES).to_arrow_table())
 
@@ -133,7 +140,7 @@ def _newest(tables: Tables) -> Published:
 def _kept(tables: Tables, version: int) -> Published:
     found = next((each for each in tables.kept() if each.version == version), None)
     if found is None:
-        raise OSError(f"{tables.url}: version {version} is no publish, or is not kept any more")
+        raise NotKept(f"{tables.url}: version {version} is no publish, or is not kept any more")
     return found
 
 

@@ -63,9 +63,13 @@ class Keep:
         return runs
 
 
-def not_kept(url: str, version: int) -> OSError:
+class NotKept(OSError):  # noqa: N818 - it says what is the case
+    """A version whose rows are gone, or that there never was: trying again doesn't bring them back."""
+
+
+def not_kept(url: str, version: int) -> NotKept:
     """What to raise where the rows of a version are gone."""
-    return OSError(
+    return NotKept(
         f"{url}: version {version} is not kept any more: its rows were pruned "
         "(settings prune.keep_versions and prune.keep_days): choose one that is kept"
     )

@@ -30,6 +30,10 @@ class SeveralTables:
         """What the primary table can serve again; see `Tables`."""
         return self.primary.kept()
 
+    def rolled_back(self) -> set[str]:
+        """The runs that were rolled back in the primary table; see `Tables`."""
+        return self.primary.rolled_back()
+
     def publish(
         self,
         rows: Iterator[pa.RecordBatch],

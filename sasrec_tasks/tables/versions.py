@@ -9,6 +9,7 @@ from typing import Any
 
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables.protocol import Published
+from sasrec_tasks.tables.retention import NotKept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +53,14 @@ class Versions:
 
         Raises:
             BadSettings: nothing is published there.
-            OSError: there is no such version.
+            NotKept: there is no such version.
         """
         if self.newest is None:
             raise BadSettings(f"table={url!r}: no table there: check the setting, or publish a run first")
         if version is None:
             return self.newest
         if version not in self.recorded:
-            raise OSError(f"{url}: version {version} is not kept: there was none of that number")
+            raise NotKept(f"{url}: version {version} is not kept: there was none of that number")
         return self.recorded[version]
 
     def kept(self, there: Collection[str]) -> Iterator[Version]:
@@ -69,6 +70,12 @@ class Versions:
             there: the places that hold all rows of their publish.
         """
         return (version for version in reversed(self.recorded.values()) if version.place in there)
+
+    def rolled_back(self) -> set[str]:
+        """Runs that were published, and are not what is served, nor what was before it."""
+        return {version.run_id for version in self.recorded.values()} - {
+            version.run_id for version in self.served()
+        }
 
     def of_run(self, run_id: str) -> Version | None:
         """A run's version, if it has not been rolled back."""

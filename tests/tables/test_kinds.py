@@ -12,7 +12,7 @@ import pytest
 
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables import Published, Superseded, open_tables
-from sasrec_tasks.tables.protocol import RECOMMENDATIONS
+from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
 
 JANUARY, FEBRUARY = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
 
@@ -166,6 +166,35 @@ def test_rows_of_users_come_in_order(url: str, publish: Publish) -> None:
     assert tables.for_users(["nobody"]).num_rows == tables.for_users([]).num_rows == 0
 
 
+def test_any_number_of_users_is_read_at_once(url: str, publish: Publish) -> None:
+    publish(url, "a")
+    many = [f"user {number}" for number in range(70_000)]
+    assert open_tables(url).for_users(["u", *many, "v", "\0"])["USER_ID"].to_pylist() == ["u", "v"]
+
+
+def test_a_publish_may_have_no_rows_and_is_one_all_the_same(
+    url: str, publish: Publish, served: Served, runs: Runs
+) -> None:
+    tables = open_tables(url)
+
+    def publish_none(run_id: str, *batches: pa.RecordBatch) -> int:
+        popular = POPULAR.empty_table()
+        return tables.publish(iter(batches), popular, run_id=run_id, as_of=JANUARY, metadata={}).version
+
+    none = RECOMMENDATIONS.empty_table().to_batches()
+    assert publish_none("empty") == publish_none("empty") == 0
+    publish(url, "a")
+    assert publish_none("other", *none) == publish_none("other") == 2
+    assert runs(url) == ["other", "a", "empty"]
+    assert [kept.run_id for kept in tables.kept()] == ["other", "a", "empty"]
+    assert tables.rows(2).read_all().num_rows == tables.popular(2).num_rows == tables.popular().num_rows == 0
+    assert tables.rollback(at(url, "a")).version == 3
+    assert served(url)[1] == {("u", "a"), ("v", "a")}
+    assert tables.rollback(at(url, "empty")).version == 4
+    assert runs(url) == ["empty"]
+    assert tables.rows(4).read_all().num_rows == tables.popular(4).num_rows == 0
+
+
 def test_reading_where_no_table_is_names_the_setting(url: str) -> None:
     with pytest.raises(BadSettings, match="table="):
         open_tables(url).for_users(["u"])
@@ -201,8 +230,10 @@ def test_a_rollback_keeps_what_was_published_before(url: str, publish: Publish, 
         publish(url, run_id)
     open_tables(url).rollback(at(url, "b"))
     assert runs(url) == ["b", "a"]
+    assert open_tables(url).rolled_back() == {"c"}
     open_tables(url).rollback(at(url, "a"))
     assert runs(url) == ["a"]
+    assert open_tables(url).rolled_back() == {"b", "c"}
     assert {kept.run_id for kept in open_tables(url).kept()} == set("abc")
 
 
@@ -213,6 +244,7 @@ def test_a_rollback_can_be_taken_back(url: str, publish: Publish, served: Served
     assert open_tables(url).rollback(at(url, "c")).version == 4
     assert served(url) == (4, {("u", "c"), ("v", "c")})
     assert runs(url)[0] == "c"
+    assert open_tables(url).rolled_back() == set()
     assert open_tables(url).popular()["RUN_ID"].to_pylist() == ["c"]
 
 
