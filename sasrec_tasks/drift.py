@@ -2,7 +2,7 @@
 
 Each figure of the profile is held against the range that the last published nights of the table
 spanned, so that a slow growth, or a weekday's rhythm, is no drift. What is published is accepted:
-a change that was let through once is part of the range from then on.
+a change that was let through once is part of the range from then on, unless the night is rolled back.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ def of(summary: Mapping[str, Any]) -> list[Drift]:
 
 
 def _published_before(settings: Settings, store: RunStore, as_of: datetime) -> pa.Table:
-    """The published runs of the table that have a profile, newest first."""
+    """The published runs of the table that have a profile, newest first; what was rolled back is not usual."""
     try:
-        found = runs.read(runs.url_of(settings.table, store.store))
+        found = runs.with_rollbacks(runs.read(runs.url_of(settings.table, store.store)), settings.table)
     except (
         DeltaError,
         OSError,

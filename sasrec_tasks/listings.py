@@ -64,8 +64,8 @@ def _two_columns(title: str, rows: list[tuple[str, str]]) -> Table:
 
 
 def _ending(row: dict[str, Any]) -> str:
-    if row["ENDING"] == "published":
-        return f"published, {row['VERSION']}"
+    if row["ENDING"] in ("published", "rolled back"):
+        return f"{row['ENDING']}, {row['VERSION']}"
     return "superseded" if row["ENDING"] == "superseded" else f"{row['ENDING']} at {row['TASK']}"
 
 

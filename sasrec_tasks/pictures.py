@@ -21,7 +21,13 @@ from sasrec_tasks.errors import BadSettings
 # (https://jfly.uni-koeln.de/color/).
 BLUE, GREEN, RED, ORANGE, GREY = "#0072b2", "#009e73", "#d55e00", "#e69f00", "#6e6e6e"
 SKY, PURPLE = "#56b4e9", "#cc79a7"
-MARKS = {"published": ("o", BLUE), "superseded": ("D", GREEN), "refused": ("X", RED), "failed": ("s", ORANGE)}
+MARKS = {
+    "published": ("o", BLUE),
+    "rolled back": ("v", PURPLE),
+    "superseded": ("D", GREEN),
+    "refused": ("X", RED),
+    "failed": ("s", ORANGE),
+}
 DAY = timedelta(days=1)
 VERSIONS = 30
 """At most about so many are written beside their marks."""
@@ -46,7 +52,7 @@ def draw_runs(runs: pa.Table, file: Path) -> None:
     """Draw runs over their as_of: NDCG@10 with its 95% interval beside popularity, endings, versions; seconds; sizes.
 
     Args:
-        runs: rows as `runs.read` gives them, at least one.
+        runs: rows as `runs.read` or `runs.with_rollbacks` gives them, at least one.
         file: .svg or .png, replaced if it is there.
 
     Raises:

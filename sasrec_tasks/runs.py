@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -29,6 +31,9 @@ from sasrec_tasks.tables.delta_files import dataset
 log = logging.getLogger(__name__)
 
 Ending = Literal["published", "superseded", "refused", "failed"]
+
+ROLLED_BACK = "rolled back"
+"""What is shown as the ending of a run that was published, and rolled back since."""
 
 ATTEMPTS = 5
 """To write a row down while others write theirs."""
@@ -119,9 +124,28 @@ def read(url: str, columns: Sequence[str] | None = None) -> pa.Table:
     return found.sort_by([("AS_OF", "ascending"), ("FINISHED_AT", "ascending")]).select(columns or RUNS.names)
 
 
+def with_rollbacks(runs: pa.Table, table: str) -> pa.Table:
+    """Runs as `read` gives them, where ENDING is "rolled back" for those that were published and rolled back since.
+
+    The table itself says which: a run's row is of the time when the run ended.
+
+    Args:
+        table: as the setting.
+
+    Raises:
+        BadSettings, OSError: the table can't be read.
+    """
+    back = pa.array(sorted(open_tables(table).rolled_back()), pa.string())
+    is_back = pc.and_(pc.equal(runs["ENDING"], "published"), pc.is_in(runs["RUN_ID"], back))
+    place = runs.column_names.index("ENDING")
+    return runs.set_column(place, runs.schema.field(place), pc.if_else(is_back, ROLLED_BACK, runs["ENDING"]))
+
+
 def _upsert(url: str, row: dict[str, Any]) -> None:
-    """Write a row in the place of that of the same run; another writer's row stays."""
+    """Write a row in the place of that of the same run, if it says something else; another writer's row stays."""
     rows = pa.Table.from_pylist([row], RUNS)
+    if _says_the_same(url, rows):  # a run that had ended was cleared: it ended when it did
+        return
     for attempt in range(ATTEMPTS):
         try:
             write_deltalake(url, RUNS.empty_table(), mode="ignore")  # where there is no table yet
@@ -140,6 +164,19 @@ def _upsert(url: str, row: dict[str, Any]) -> None:
             if attempt == ATTEMPTS - 1:
                 raise
             time.sleep(random.uniform(0.05, 0.5))
+
+
+def _says_the_same(url: str, rows: pa.Table) -> bool:
+    """Whether the run of a row is written down like this, but for the moment."""
+    try:
+        table = DeltaTable(url)
+    except TableNotFoundError:
+        return False
+    there = dataset(table).to_table(filter=ds.field("RUN_ID") == rows["RUN_ID"][0])
+    if len(there) != 1 or there.column_names != rows.column_names:
+        return False
+    old, new = (found.drop_columns("FINISHED_AT").to_pylist() for found in (there, rows))
+    return bool(old == new)
 
 
 def _row(store: RunStore, settings: Settings, task: str, ending: Ending, reason: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sasrec_tasks import drift, runs
 from sasrec_tasks.drift import Drift
 from sasrec_tasks.errors import BadData
+from sasrec_tasks.rollback import roll_back
 
 FIGURES = st.floats(0, 1e9)
 
@@ -96,6 +97,20 @@ def test_only_earlier_published_nights_count_and_the_newest_of_them(place: Any, 
         "night7",
         "night6",
     ]
+
+
+@pytest.mark.parametrize("kind", ["", "parquet+"])
+def test_a_night_that_was_rolled_back_is_not_what_is_usual(place: Any, chains: Any, kind: str) -> None:
+    place.table = f"{kind}{place.table}"
+    night(place, 1, chains(users=60))
+    night(place, 2, chains(users=180), **{"validate.drift_fail": None})
+    roll_back(place.table)
+    third = night(place, 3, chains(users=60)).marker("validate").summary
+    assert third["nights"] == ["night1"]
+    (rows,) = (each for each in third["drift"] if each["figure"] == "rows")
+    assert rows["low"] == rows["high"] == profile_of(place, "night1")["rows"]
+    roll_back(place.table, run_id="night2")  # forward again
+    assert night(place, 4, chains(users=60)).marker("validate").summary["nights"][:1] == ["night2"]
 
 
 def test_a_run_that_is_done_again_is_not_held_against_others(place: Any, chains: Any) -> None:

@@ -93,7 +93,7 @@ def test_what_can_not_be_drawn_is_told(tmp_path: Path) -> None:
     st.lists(
         st.tuples(
             st.integers(0, 400),
-            st.sampled_from(["published", "superseded", "refused", "failed"]),
+            st.sampled_from(["published", "rolled back", "superseded", "refused", "failed"]),
             st.none() | st.floats(0, 1),
         ),
         min_size=1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from sasrec_tasks import runs
 from sasrec_tasks.errors import BadData, GateRefused
@@ -99,14 +101,33 @@ def test_the_command_prints_them(place: Any, command: Callable[..., Any]) -> Non
     assert shown.status == 0
     assert "run-1" in shown.out
     assert "run-2" in shown.out
-    assert "published" in shown.out
+    assert "published, 0" in shown.out
+    assert "rolled back, 1" in shown.out
     found = json.loads(command("history", "--table", place.table, "--last", "1", "--json").out)
-    assert [row["RUN_ID"] for row in found] == ["run-2"]
+    assert [(row["RUN_ID"], row["ENDING"]) for row in found] == [("run-2", "rolled back")]
 
     picture = place.folder / "history.svg"
     assert command("history", "--table", place.table, "--picture", str(picture)).out == shown.out
-    assert "published" in picture.read_text()
+    assert {"published", "rolled back"} <= set(re.findall(r"<text[^>]*>([^<]+)</text>", picture.read_text()))
     assert command("history", "--table", place.table, "--picture", "history.gif").status == 2
+    roll_back(place.table, run_id="run-2")
+    assert "rolled back" not in command("history", "--table", place.table).out
+
+
+def test_a_table_that_is_not_there_has_no_history(place: Any, command: Callable[..., Any]) -> None:
+    ended = command("history", "--table", place.table)
+    assert (ended.status, ended.out) == (2, "")
+    assert f"table={place.table!r}: no run is written down there" in ended.err
+
+
+def test_a_run_that_had_ended_and_is_done_again_keeps_its_row(place: Any) -> None:
+    url = f"{place.table}_runs"
+    settings = {"gate.force_publish": True, "train.epochs": 1}
+    place.run("run", settings)
+    before, version = runs.read(url), DeltaTable(url).version()
+    place.run("run", settings)
+    assert runs.read(url).equals(before)
+    assert DeltaTable(url).version() == version
 
 
 def test_rows_that_are_written_at_once_are_all_there_and_once(place: Any, finished: Any) -> None:

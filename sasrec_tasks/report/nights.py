@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,10 @@ from typing import Any
 from markupsafe import Markup
 
 from sasrec_tasks import runs
+from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.report.svg import Figure, Scale, ticks
+
+log = logging.getLogger(__name__)
 
 SHOWN = 100
 """Newest runs on the page."""
@@ -34,7 +38,7 @@ COLUMNS = (
     "PEAK_MB",
 )
 
-ENDINGS = ("published", "superseded", "refused", "failed")
+ENDINGS = ("published", runs.ROLLED_BACK, "superseded", "refused", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,7 @@ class NightsReport:
 
     @property
     def newest(self) -> Mapping[str, Any] | None:
-        """The run that was published last."""
+        """The run that was published last, without what was rolled back."""
         return next((night for night in reversed(self.nights) if night["ENDING"] == "published"), None)
 
 
@@ -80,6 +84,11 @@ def read(name: str, table: str, store: str, unfinished: Sequence[Unfinished] = (
     """
     found = runs.read(runs.url_of(table, store), COLUMNS)
     known = set(found["RUN_ID"].to_pylist())
+    if len(found):
+        try:
+            found = runs.with_rollbacks(found, table)
+        except (BadSettings, OSError) as error:  # a web server may not reach a database that tasks reach
+            log.warning("nights of %s: what was rolled back is not shown: %s", name, error)
     return NightsReport(
         name=name,
         table=table,
@@ -151,7 +160,7 @@ def _bars(name: str, title: str, nights: Sequence[Mapping[str, Any]], column: st
     for night in known:
         figure.add(
             "rect",
-            f"bar {night['ENDING']}",
+            f"bar {_kind(night['ENDING'])}",
             x=x(_at(night)) - wide / 2,
             y=y(night[column]),
             width=wide,
@@ -199,11 +208,18 @@ def _told(night: Mapping[str, Any]) -> str:
     return f"{night['AS_OF']:%Y-%m-%d %H:%M}: {night['ENDING']}{version}{figure}"
 
 
+def _kind(ending: str) -> str:
+    """An ending as one class of the style sheet."""
+    return ending.replace(" ", "-")
+
+
 def _mark(figure: Figure, ending: str, x: float, y: float, hint: str) -> None:
     """Endings differ in form, not in colour alone."""
-    kind = f"mark {ending}"
+    kind = f"mark {_kind(ending)}"
     if ending == "published":
         figure.add("circle", kind, cx=x, cy=y, r=4, hint=hint)
+    elif ending == runs.ROLLED_BACK:
+        figure.add("path", kind, d=f"M{x - 5:.1f} {y - 4:.1f} h10 l-5 9 z", hint=hint)
     elif ending == "superseded":
         figure.add("path", kind, d=f"M{x - 5:.1f} {y:.1f} l5 -5 l5 5 l-5 5 z", hint=hint)
     elif ending == "refused":

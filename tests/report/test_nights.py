@@ -9,6 +9,7 @@ import pytest
 from sasrec_tasks import runs
 from sasrec_tasks.errors import GateRefused
 from sasrec_tasks.report import nights, page
+from sasrec_tasks.rollback import roll_back
 
 
 @pytest.fixture
@@ -36,6 +37,15 @@ def test_every_run_has_its_row_and_its_mark(three: Any) -> None:
     assert "is not better than popularity" in html
     assert html.count('class="mark published"') == 2 + 1  # and in the legend
     assert html.count('class="mark refused cross"') == 1 + 1
+
+
+def test_a_run_that_was_rolled_back_is_shown_as_that(three: Any) -> None:
+    roll_back(three.table)
+    report = nights.read("dag", three.table, three.store)
+    assert report.endings == {"published": 1, "rolled back": 1, "refused": 1}
+    assert report.newest
+    assert report.newest["RUN_ID"] == "run1"
+    assert page.nights_page(report).count('class="mark rolled-back"') == 1 + 1  # and in the legend
 
 
 def test_a_table_without_runs_says_so(place: Any) -> None:
