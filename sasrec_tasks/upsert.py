@@ -58,13 +58,13 @@ def upsert(url: str, to: str) -> dict[str, Any]:
         for statement in TABLES:
             cursor.execute(statement.format(table=table))
         cursor.execute(f"LOCK TABLE {table}_loaded IN EXCLUSIVE MODE")  # one at a time
-        cursor.execute(f"SELECT version FROM {table}_loaded")
+        cursor.execute(f"SELECT version, run_id FROM {table}_loaded")
         found = cursor.fetchone()
-        since = int(found[0]) if found else None
+        since, run_id = (int(found[0]), str(found[1])) if found else (None, "")
         users = rows = 0
-        if since != newest.version:
-            changes = _changes(newest, since)
-            if since is None or changes is None:
+        if (since, run_id) != (newest.version, newest.run_id):
+            changes = None if since is None else _changes(url, newest, since, run_id)
+            if changes is None:
                 cursor.execute(f"DELETE FROM {table}")
                 changes = pa.Table.from_pandas(newest.to_pandas(), preserve_index=False)
             users = len(changes["USER_ID"].unique())
@@ -86,11 +86,15 @@ def upsert(url: str, to: str) -> dict[str, Any]:
 COLUMNS = ("USER_ID", "RANK", "ITEM_ID", "ORIGIN")
 
 
-def _changes(newest: Recommendations, since: int | None) -> pa.Table | None:
-    """What differs from the version that is loaded; None if that is not kept any more."""
-    if since is None:
-        return None
+def _changes(url: str, newest: Recommendations, since: int, run_id: str) -> pa.Table | None:
+    """What differs from the version that is loaded; None if that is not kept any more, or is another run's now.
+
+    A table that was deleted and made anew counts its versions from 0 again.
+    """
     try:
+        served = Recommendations(url, since).run_id
+        if served != run_id:
+            raise OSError(f"it is of run {served}, and run {run_id} is loaded")
         changes = newest.changes(since)
     except OSError as error:
         log.warning("upsert: version %d can't be compared with, loading all rows: %s", since, error)

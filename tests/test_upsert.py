@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,6 +100,19 @@ def test_a_version_that_is_not_kept_is_no_obstacle(tmp_path: Path, target: Any) 
     done = upsert(str(tmp_path / "table"), address(target))
     assert (done["since"], done["rows"]) == (4711, 1)
     assert held(target) == {"u": ["c"]}
+
+
+@pytest.mark.parametrize("nights", [1, 2])
+def test_a_table_that_was_made_anew_is_loaded_whole(tmp_path: Path, target: Any, nights: int) -> None:
+    publish(tmp_path, "one", 1, {"u": ["a"], "v": ["b"]})
+    upsert(str(tmp_path / "table"), address(target))
+    for folder in ("table", "table_popular"):
+        shutil.rmtree(tmp_path / folder)
+    for day in range(2, 2 + nights):
+        publish(tmp_path, f"anew {day}", day, {"u": ["c"], "w": ["d"]})
+    done = upsert(str(tmp_path / "table"), address(target))
+    assert (done["version"], done["since"], done["rows"]) == (nights - 1, 0, 2)
+    assert held(target) == {"u": ["c"], "w": ["d"]}
 
 
 def test_a_rollback_is_followed(tmp_path: Path, target: Any) -> None:
