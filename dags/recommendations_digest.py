@@ -7,11 +7,10 @@ Re-running writes the same file again.
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, Connection, Variable, dag, get_current_context, task
+from airflow.sdk import Asset, dag, get_current_context, task
 
 RECOMMENDATIONS = Asset(name="sasrec_recommendations", uri="sasrec://recommendations")
 
@@ -19,15 +18,16 @@ RECOMMENDATIONS = Asset(name="sasrec_recommendations", uri="sasrec://recommendat
 @task(execution_timeout=timedelta(minutes=30), retries=2, inlets=[RECOMMENDATIONS])
 def digest() -> dict[str, Any]:
     """Describe the version that was published; of a manual run, the newest."""
-    from sasrec_tasks import connections
+    import sasrec_shared  # beside this file
+
     from sasrec_tasks.digest import write
 
     events = get_current_context()["triggering_asset_events"].get(RECOMMENDATIONS, [])
-    with connections.use(lambda name: Connection.get(name).get_uri()):
+    with sasrec_shared.at_work():
         if events:
             extra = events[-1].extra
             return write(extra["table"], extra["version"])
-        return write(Variable.get("sasrec_table", default=None) or os.environ["SASREC_TABLE"])
+        return write(sasrec_shared.table())
 
 
 @dag(schedule=[RECOMMENDATIONS], catchup=False, max_active_runs=1, doc_md=__doc__, tags=["recommendations"])

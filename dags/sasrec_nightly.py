@@ -14,19 +14,17 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import (
     DAG,
     Asset,
-    Connection,
     ExceptionRetryPolicy,
     Param,
     RetryAction,
     RetryRule,
-    Variable,
     dag,
     get_current_context,
     task,
 )
 from airflow.sdk.definitions.callback import SyncCallback  # airflow.sdk has them, too, but its stubs don't
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
-from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.lineage import get_hook_lineage_collector
 
 from sasrec_tasks import dag_docs, resources
@@ -48,20 +46,6 @@ FAILURE = "failure"
 
 INSTANCES: dict[str, Instance] = {}
 """By the DAG's name. A worker parses the DAG file, too, and finds its own here."""
-
-
-def deployment(name: str) -> str | None:
-    """What the operator has set: the Variable `sasrec_<name>`, else the environment's `SASREC_<NAME>`."""
-    return Variable.get(f"sasrec_{name}", default=None) or os.environ.get(f"SASREC_{name.upper()}")
-
-
-def connection(name: str) -> str:
-    """The address of an Airflow Connection, for `connection:<name>` as source or table; kept in memory only."""
-    try:
-        uri: str = Connection.get(name).get_uri()
-    except AirflowNotFoundException as error:
-        raise KeyError(name) from error
-    return uri
 
 
 def as_of(dag_run: Any) -> datetime:
@@ -97,6 +81,8 @@ def deadline() -> DeadlineAlert | None:
 @contextmanager
 def at_work() -> Iterator[None]:
     """While a task works: connections are Airflow's, SIGTERM ends it in order, `alert` will know what went wrong."""
+    from sasrec_shared import connection  # beside this file
+
     from sasrec_tasks import connections, failures, terminated
 
     try:
@@ -165,6 +151,8 @@ def record_answer(run: str) -> None:
 @task(doc_md=dag_docs.TASKS["ingest"], execution_timeout=timedelta(hours=2), inlets=[INTERACTIONS])
 def ingest() -> dict[str, Any]:
     """Start the run, then read the source."""
+    from sasrec_shared import deployment
+
     from sasrec_tasks import pipeline
 
     context = get_current_context()
@@ -231,6 +219,10 @@ def refit(before: dict[str, Any]) -> dict[str, Any]:
 )
 def export(before: dict[str, Any]) -> dict[str, Any]:
     """Publish, and tell those who wait for the table."""
+    import sasrec_shared
+
+    from sasrec_tasks import announcement
+
     with at_work():
         record_answer(before["run"])
         summary = run_task("export", before["run"])
@@ -240,11 +232,7 @@ def export(before: dict[str, Any]) -> dict[str, Any]:
         raise AirflowSkipException(
             f"{summary['table']} holds a newer run: this run's rows are the table {own}"
         )
-    names = ("table", "version", "previous_version", "as_of", "rows", "users", "metrics")
-    facts = {name: summary[name] for name in names}
-    context = get_current_context()
-    (asset,) = context["ti"].task.outlets
-    context["outlet_events"][asset].extra.update({**facts, "run_id": context["dag_run"].run_id})
+    sasrec_shared.tell(announcement.facts(summary, run_id=get_current_context()["dag_run"].run_id))
     return {"run": before["run"], **summary}
 
 

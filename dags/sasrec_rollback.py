@@ -4,17 +4,16 @@ Serves an earlier publish of the table again: recommendations, popular items and
 new version, and whoever waits for the table is told. Trigger it by hand; without `version` and `run_id` it goes back
 to the publish before the one that is served. The next night compares itself with what is served then.
 
-**Re-running** with a version or a run does nothing if that is served already; without, it goes back once more.
-Undo it by the run that was rolled back: trigger with its `run_id`, or clear its `export`.
+**Re-running** with a version or a run does nothing if that is served already, and tells nobody twice; without, it goes
+back once more. Undo it by the run that was rolled back: trigger with its `run_id`, or clear its `export`.
 """
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, Connection, Param, Variable, dag, get_current_context, task
+from airflow.sdk import Asset, Param, dag, get_current_context, task
 
 RECOMMENDATIONS = Asset(name="sasrec_recommendations", uri="sasrec://recommendations")
 
@@ -22,15 +21,14 @@ RECOMMENDATIONS = Asset(name="sasrec_recommendations", uri="sasrec://recommendat
 @task(execution_timeout=timedelta(minutes=30), retries=0, outlets=[RECOMMENDATIONS])
 def rollback() -> dict[str, Any]:
     """Go back, and tell those who wait for the table."""
-    from sasrec_tasks import connections
+    import sasrec_shared  # beside this file
+
     from sasrec_tasks.rollback import roll_back
 
-    context = get_current_context()
-    params = context["params"]
-    table = Variable.get("sasrec_table", default=None) or os.environ["SASREC_TABLE"]
-    with connections.use(lambda name: Connection.get(name).get_uri()):
-        done = roll_back(table, version=params["version"], run_id=params["run_id"] or "")
-    context["outlet_events"][RECOMMENDATIONS].extra.update(done)
+    params = get_current_context()["params"]
+    with sasrec_shared.at_work():
+        done = roll_back(sasrec_shared.table(), version=params["version"], run_id=params["run_id"] or "")
+    sasrec_shared.tell(done)
     return done
 
 

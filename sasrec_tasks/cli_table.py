@@ -100,6 +100,10 @@ def rollback(
     done = roll_back(table, version=to, run_id=to_run)
     if as_json:
         typer.echo(json.dumps(done))
+    elif done["instead_of"] is None:
+        typer.echo(
+            f"version {done['version']} serves run {done['run_id']} of {done['as_of']} already: nothing was done"
+        )
     else:
         typer.echo(
             f"version {done['version']} serves run {done['run_id']} of {done['as_of']} again, "
@@ -123,11 +127,16 @@ def history(
     from sasrec_tasks import runs
     from sasrec_tasks.listings import listed_runs
 
-    found = runs.read(runs.url_of(table, store))
-    found = found.slice(max(len(found) - last, 0))
     if picture:
         from sasrec_tasks.pictures import draw_runs
-
+    found = runs.read(runs.url_of(table, store))
+    if not len(found):
+        raise BadSettings(
+            f"table={table!r}: no run is written down there: check the URL, or start a run first"
+        )
+    found = runs.with_rollbacks(found, table)
+    found = found.slice(max(len(found) - last, 0))
+    if picture:
         draw_runs(found, picture)
     if as_json:
         typer.echo(json.dumps(found.to_pylist(), default=str))

@@ -109,7 +109,7 @@ Publishes every user's top k as one version of the table, and tells the consumer
 
 **If it fails:** nothing was published; the last good table is served. If a table of what may be recommended
 (`sasrec_eligible_items`, `sasrec_excluded_pairs`) can't be used, the message names it and the row.
-**Re-running** publishes nothing twice. After a rollback of the table it publishes the run again.
+**Re-running** publishes nothing twice, and tells nobody twice. After a rollback it publishes the run again.
 Skipped where a run of a newer `as_of` is published.
 """,
     "prune": """

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from itertools import islice
 from typing import Any
 
+import pyarrow.compute as pc
+
+from sasrec_tasks import announcement
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables import Published, Tables, open_tables
 
@@ -21,7 +25,8 @@ def roll_back(table: str, *, version: int | None = None, run_id: str = "") -> di
         run_id: the run, instead of a version.
 
     Returns:
-        table, version (the new one), run_id and as_of of what is served now, instead_of (run id).
+        What consumers are told (`announcement.facts`): of what is served now, and instead of which run; that is None
+        where it was served already.
 
     Raises:
         BadSettings: no such version or run is kept, or there is nothing to go back to.
@@ -32,15 +37,35 @@ def roll_back(table: str, *, version: int | None = None, run_id: str = "") -> di
     if served is None:
         raise BadSettings(f"table={table!r}: nothing is published there")
     to = _found(tables, table, version, run_id)
-    done = tables.rollback(to)
-    log.warning("rollback: %s: version %d serves run %s again", tables.url, done.version, done.run_id)
-    return {
-        "table": tables.url,
+    done = tables.rollback(
+        to
+    )  # where it is served already, others that the setting names may not be back yet
+    if done.version == served.version:
+        log.warning("rollback: %s: version %d serves run %s already", tables.url, done.version, done.run_id)
+        instead_of, before = None, next((p for p in tables.published() if p.version < done.version), None)
+    else:
+        log.warning("rollback: %s: version %d serves run %s again", tables.url, done.version, done.run_id)
+        instead_of, before = served.run_id, served
+    rows, users = _sizes(tables, done.version)
+    summary = {
+        "table": table,
         "version": done.version,
-        "run_id": done.run_id,
+        "previous_version": before.version if before else None,
         "as_of": done.as_of.isoformat(),
-        "instead_of": served.run_id,
+        "rows": rows,
+        "users": users,
+        "metrics": announcement.figures(done.metadata.get("metrics") or {}),
     }
+    return announcement.facts(summary, run_id=done.run_id, instead_of=instead_of)
+
+
+def _sizes(tables: Tables, version: int) -> tuple[int, int]:
+    """Rows of a version, and users with rows."""
+    counts: Counter[int] = Counter()
+    for batch in tables.rows(version, ["RANK"]):
+        for found in pc.value_counts(batch.column("RANK")).to_pylist():
+            counts[found["values"]] += found["counts"]
+    return counts.total(), counts[1]
 
 
 def _found(tables: Tables, table: str, version: int | None, run_id: str) -> Published:

@@ -108,6 +108,9 @@ def test_a_rollback_says_what_is_served(command: Command, table: str) -> None:
     again = json.loads(command("rollback", "--table", table, "--to-run", "second", "--json").out)
     assert (again["version"], again["run_id"], again["instead_of"]) == (3, "second", "first")
     assert command("check", "--table", table).status == 0
+    served = command("rollback", "--table", table, "--to-run", "second")
+    assert "version 3 serves run second" in served.out
+    assert "already: nothing was done" in served.out
 
 
 def test_a_rollback_to_what_is_not_there_ends_with_2(command: Command, table: str) -> None:

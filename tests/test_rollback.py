@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from sasrec_tasks import announcement
+from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.rollback import roll_back
 from sasrec_tasks.tables import Recommendations
@@ -22,7 +24,13 @@ def published(place: Any) -> Any:
 def test_the_way_back_and_the_next_champion(published: Any) -> None:
     table = published.table
     done = roll_back(table)
-    assert (done["run_id"], done["version"], done["instead_of"]) == ("b", 3, "c")
+    assert (done["run_id"], done["version"], done["previous_version"], done["instead_of"]) == ("b", 3, 2, "c")
+    marker = RunStore.of(published.store, "b").marker("export")
+    assert marker
+    told = announcement.facts(marker.summary, run_id="b")
+    assert done == {**told, "version": 3, "previous_version": 2, "instead_of": "c"}
+    again = roll_back(table, run_id="b")
+    assert again == {**done, "previous_version": 0, "instead_of": None}
     assert Recommendations(table).run_id == "b"
     assert Recommendations(table).popular()["RUN_ID"].unique().tolist() == ["b"]
     next_run = published.run("d", {"as_of": "2026-04-01", "gate.force_publish": True, "train.epochs": 1})

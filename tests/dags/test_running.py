@@ -104,6 +104,12 @@ def ending(airflow: Any, run: str) -> dict[str, Any]:
     return dict(row)
 
 
+def told(airflow: Any) -> list[dict[str, Any]]:
+    """The events of the Asset."""
+    found: list[dict[str, Any]] = airflow.ask("GET", "assets/events?limit=100&order_by=id")["asset_events"]
+    return found
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """All files below a folder, but for locks."""
     return {
@@ -213,6 +219,8 @@ def test_clearing_runs_that_have_ended_changes_nothing(
     cleared = [approved, filled_in[PAST[-1]]]
     folders = [Path(store_of(running_airflow, run).root) for run in cleared]
     before, version = [contents(folder) for folder in folders], served(running_airflow).version
+    rows, events = [ending(running_airflow, run) for run in cleared], told(running_airflow)
+    assert approved in {event["extra"]["run_id"] for event in events}
     late = Path(running_airflow.environment["SASREC_SOURCE"]) / f"date={PAST[-1].date()}" / "events.parquet"
     mended = pd.read_parquet(late).iloc[:-1]
     mended.to_parquet(late, index=False)
@@ -222,5 +230,7 @@ def test_clearing_runs_that_have_ended_changes_nothing(
     running_airflow.succeeded(*cleared)
     assert [contents(folder) for folder in folders] == before
     assert served(running_airflow).version == version
+    assert [ending(running_airflow, run) for run in cleared] == rows
+    assert told(running_airflow) == events  # consumers do not run again
     assert running_airflow.tasks(approved)["approve"] == "skipped"  # nobody is asked twice
     assert "nothing to do" in running_airflow.log(approved, "train")

@@ -13,12 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from adbc_driver_postgresql import dbapi
 
 from sasrec_tasks.errors import BadData, BadSettings, GateRefused
 from sasrec_tasks.failures import LONGEST
 from sasrec_tasks.naming import form
 from sasrec_tasks.pipeline import LAST, REFIT, TASKS
-from sasrec_tasks.tables import open_tables
+from sasrec_tasks.tables import Recommendations, open_tables
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "numpy", "pandas", "pyarrow", "pandera", "duckdb", "deltalake")
@@ -287,6 +288,65 @@ def test_a_second_table_is_reached_by_a_connection_and_both_are_rolled_back(
     assert [found.version for found in back] == [3, 2]
     assert len({found.run_id for found in back}) == 1
     assert back[0].run_id == first_run(airflow, 1)
+
+    extras = [json.loads(extra) for (extra,) in airflow.query("SELECT extra FROM asset_event ORDER BY id")]
+    assert len({frozenset(extra) for extra in extras}) == 1  # one set of facts, of publishes and rollbacks
+    told = {
+        name: extras[-1][name]
+        for name in ("version", "previous_version", "run_id", "instead_of", "rows", "users")
+    }
+    assert told == {
+        "version": 3,
+        "previous_version": 2,
+        "run_id": back[0].run_id,
+        "instead_of": extras[-2]["run_id"],
+        "rows": 3000,
+        "users": 300,
+    }
+    assert extras[-1]["table"] == extras[-2]["table"]
+    assert extras[-1]["metrics"].keys() == extras[-2]["metrics"].keys()
+
+
+@pytest.mark.parametrize("dag", ["sasrec_rollback", "recommendations_digest", "recommendations_upsert"])
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("", "table: not set: name the folder or URL of the recommendations in the Variable sasrec_table"),
+        ("connection:nowhere?table=top", "there is no connection 'nowhere'"),
+    ],
+)
+def test_what_is_not_set_is_told_in_a_sentence(airflow: Any, dag: str, table: str, message: str) -> None:
+    places = {"SASREC_TABLE": table, "SASREC_UPSERT_TO": "connection:elsewhere?table=top"}
+    done = airflow.run("dags", "test", dag, **places)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+    assert "KeyError: 'SASREC_TABLE'" not in done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_upsert_brings_a_table_of_a_database_up_to_what_is_served(airflow: Any, postgres: str) -> None:
+    def upserted(**environment: str) -> dict[str, Any] | None:
+        done = airflow.run("dags", "test", "recommendations_upsert", **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = airflow.query(
+            "SELECT value FROM xcom WHERE dag_id = 'recommendations_upsert' AND key = 'return_value'"
+            " ORDER BY dag_run_id DESC LIMIT 1"
+        )
+        value = json.loads(found[0][0]) if found else None
+        told: dict[str, Any] | None = json.loads(value) if isinstance(value, str) else value
+        return told
+
+    assert upserted() is None  # sasrec_upsert_to is not set
+    to = {"SASREC_UPSERT_TO": "connection:shop?table=upserted", "AIRFLOW_CONN_SHOP": postgres}
+    table = Recommendations(str(airflow.home / "recommendations"))
+    assert upserted(**to) == {"version": table.version, "since": None, "users": 300, "rows": 3000}
+    with dbapi.connect(postgres) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT user_id, rank, item_id FROM upserted ORDER BY user_id, rank")
+        found = cursor.fetchall()
+    expected = table.to_pandas().sort_values(["USER_ID", "RANK"])[["USER_ID", "RANK", "ITEM_ID"]]
+    assert sorted(found) == list(expected.itertuples(index=False, name=None))
+    again = {"version": table.version, "since": table.version, "users": 0, "rows": 0}
+    assert upserted(**to) == again
 
 
 def first_run(airflow: Any, version: int) -> str:
