@@ -8,7 +8,7 @@ try reads them as they are.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sasrec_tasks import contents
+from sasrec_tasks import contents, strangers
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import MANIFEST, USERS, Interactions
@@ -35,6 +35,7 @@ FOLDER = "eligible"
 REPORT = "report.json"
 ELIGIBLE = "items.npy"
 EXCLUDED = ("offsets.npy", "excluded.npy")
+STRANGERS = "strangers.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,22 @@ class Eligible:
     items: Int64 | None = None  # (n + 1,) indices, rising, padding first
     excluded: Sequences | None = None  # items of each user
     active: npt.NDArray[np.bool_] | None = None  # (users,) who has rows
+    strangers: Path | None = None  # pairs of users who have no events
+
+    def with_rows_for(self, popular: Int64) -> Eligible:
+        """The same, where users who were not active have rows, too, if one of the popular items is left out to them.
+
+        They would get it from whoever gives the popular items to users without rows.
+
+        Args:
+            popular: item indices.
+        """
+        if self.active is None or self.excluded is None:
+            return self
+        rows, _, positions = self.excluded.flat()
+        active = self.active.copy()
+        active[rows[np.isin(self.excluded.items[positions], popular)]] = True
+        return replace(self, active=active)
 
 
 def freeze(store: RunStore, settings: Settings, *, ended: bool) -> list[str]:
@@ -95,13 +112,15 @@ def read(store: RunStore, settings: Settings, data: Interactions) -> Eligible:
     Raises:
         BadSettings: nobody was.
     """
-    tables, items, excluded = named(settings), None, None
+    tables, items, excluded, file = named(settings), None, None, None
     if "export.eligible_items" in tables:
         items = np.load(store.folder(FOLDER) / ELIGIBLE, allow_pickle=False)
     if "export.excluded_pairs" in tables:
         offsets, pairs = (np.load(store.folder(FOLDER) / name, allow_pickle=False) for name in EXCLUDED)
         excluded = Sequences.from_offsets(offsets, pairs, np.zeros(len(pairs), dtype=np.float32))
-    return Eligible(items=items, excluded=excluded, active=_active(store, settings, data))
+        pairs_of_strangers = store.folder(FOLDER) / STRANGERS
+        file = pairs_of_strangers if pairs_of_strangers.exists() else None  # an earlier version wrote none
+    return Eligible(items=items, excluded=excluded, active=_active(store, settings, data), strangers=file)
 
 
 def counts(store: RunStore, settings: Settings) -> dict[str, dict[str, int]]:
@@ -128,7 +147,7 @@ def _write(store: RunStore, tables: dict[str, NarrowingTable], folder: Path) -> 
             np.save(folder / ELIGIBLE, np.flatnonzero(mask))
         else:
             users = pq.read_table(store.folder("split") / USERS, columns=["USER_ID"])["USER_ID"]
-            offsets, pairs, found = _excluded(table, users.combine_chunks(), items)
+            offsets, pairs, found = _excluded(table, users.combine_chunks(), items, folder / STRANGERS)
             np.save(folder / EXCLUDED[0], offsets)
             np.save(folder / EXCLUDED[1], pairs)
         report[setting] = {
@@ -186,16 +205,23 @@ def _available(batch: pa.RecordBatch, as_of: datetime) -> pa.Array:
 
 
 def _excluded(
-    table: NarrowingTable, users: pa.Array, items: pa.Array
+    table: NarrowingTable, users: pa.Array, items: pa.Array, file: Path
 ) -> tuple[Int64, npt.NDArray[np.int32], dict[str, int]]:
-    """The pairs as offsets (users + 1,) and items, each pair once; and counts."""
+    """The pairs as offsets (users + 1,) and items, each pair once; and counts.
+
+    Args:
+        file: gets the pairs of users who are not among the known ones.
+    """
     rows, width = 0, len(items) + 1
     keys = []
-    for batch in table.batches():
-        rows += len(batch)
-        user, item = _places(batch["USER_ID"], users), _places(batch["ITEM_ID"], items)
-        known = (user >= 0) & (item >= 0)
-        keys.append(user[known] * width + item[known] + 1)
+    with strangers.collected() as others:
+        for batch in table.batches():
+            rows += len(batch)
+            user, item = _places(batch["USER_ID"], users), _places(batch["ITEM_ID"], items)
+            known, unknown = ((user >= 0) & (item >= 0), (user < 0) & (item >= 0))
+            keys.append(user[known] * width + item[known] + 1)
+            others.add(batch["USER_ID"].filter(pa.array(unknown)), item[unknown] + 1)
+        others.write(file)
     pairs = distinct(np.concatenate([np.zeros(0, dtype=np.int64), *keys]))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs // width, minlength=len(users)))])
     known_rows = sum(map(len, keys))

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sasrec_tasks import change, contents, contract, eligible, examples, trained, verdict
+from sasrec_tasks import announcement, change, contents, contract, eligible, examples, trained, verdict
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import EXPORT, METRICS, OWN_ROWS, VERDICT
@@ -134,7 +134,7 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
         try:
             version = tables.publish(
                 contract.checked(rows.batches(advance, weights)),
-                rows.popular(),
+                contract.checked_popular(rows.popular()),
                 run_id=store.run_id,
                 as_of=settings.as_of,
                 metadata=metadata,
@@ -143,7 +143,7 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
             write_alone(
                 folder,
                 contract.checked(rows.batches(advance, weights)),
-                rows.popular(),
+                contract.checked_popular(rows.popular()),
                 run_id=store.run_id,
                 as_of=settings.as_of,
                 metadata=metadata,
@@ -172,16 +172,12 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
             "popular": written["popular"],
             "none": rows.users - written["model"] - written["popular"],
         },
-        "users_inactive": len(rows.data.events) - rows.users,
+        "users_inactive": len(rows.data.events) - rows.active,
         "narrowed_by": eligible.counts(store, settings),
         "new_items": None
         if settings.export.new_item_days is None
         else {"items": len(rows.new), "recommended": written["new_items"], "rows": written["new_rows"]},
-        "metrics": {
-            f"{protocol}.{metric}": metrics[protocol][metric]
-            for protocol in ("sampled", "full")
-            for metric in ("hr@10", "ndcg@10")
-        },
+        "metrics": announcement.figures(metrics),
     }
     if refitted:
         summary["refit"] = refitted

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sasrec_tasks import contents, eligible, item_age, trained
+from sasrec_tasks import contents, eligible, item_age, strangers, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import USERS
@@ -32,12 +32,19 @@ class Rows:
         self.data = contents.interactions(store, settings)
         self.items = np.array(["", *contents.item_ids(store)], dtype=object)
         self.eligible = eligible.read(store, settings, self.data)
-        active = self.eligible.active
-        self.users = len(self.data.events) if active is None else int(active.sum())
         among = self.eligible.items
         self.among = np.arange(self.data.num_items + 1) if among is None else among  # column → item
         self.column_of = np.zeros(self.data.num_items + 1, dtype=np.int64)  # padding: not eligible
         self.column_of[self.among] = np.arange(len(self.among))
+        popular = self.among[self._most_popular()]
+        self.eligible = self.eligible.with_rows_for(popular)
+        active = self.eligible.active
+        self.active = len(self.data.events) if active is None else int(active.sum())
+        self.strangers: pa.Array = pa.array([], pa.string())
+        self.left_out_to_strangers: Sequences | None = None
+        if self.eligible.strangers:
+            self.strangers, self.left_out_to_strangers = strangers.concerned(self.eligible.strangers, popular)
+        self.users = self.active + len(self.strangers)
         self.new = np.intersect1d(
             item_age.new_items(store, settings, self.data), self.among, assume_unique=True
         )
@@ -50,9 +57,7 @@ class Rows:
 
     def popular(self) -> pa.Table:
         """The popular eligible items, best first."""
-        shares = self.popularity()
-        best = np.argsort(-shares, kind="stable")
-        best = best[shares[best] > -np.inf][: self.settings.export.popular_items]
+        shares, best = self.popularity(), self._most_popular()
         return self._table(
             POPULAR,
             RANK=np.arange(1, len(best) + 1),
@@ -61,12 +66,21 @@ class Rows:
             ORIGIN="popular",
         )
 
+    def _most_popular(self) -> Int64:
+        """Columns of the popular items, best first."""
+        shares = self.popularity()
+        best = np.argsort(-shares, kind="stable")
+        return best[shares[best] > -np.inf][: self.settings.export.popular_items]
+
     def batches(self, advance: Advance, weights: str = trained.GATED) -> Iterator[pa.RecordBatch]:
         """All rows in order of user and rank, a batch or more per `export.block_users` users.
 
         Args:
             weights: the task that left them.
         """
+        yield from self._with_strangers(self._of_active(advance, weights), np.arange(len(self.strangers)))
+
+    def _of_active(self, advance: Advance, weights: str) -> Iterator[pa.RecordBatch]:
         model, popular = trained.model(self.store, self.settings, weights), constant_scorer(self.popularity())
         for rows, names in self._blocks():
             if len(rows):
@@ -77,6 +91,8 @@ class Rows:
         """USER_ID of all who have rows."""
         for _, names in self._blocks():
             yield pa.RecordBatch.from_arrays([names], names=["USER_ID"])
+        if len(self.strangers):
+            yield pa.RecordBatch.from_arrays([self.strangers], names=["USER_ID"])
 
     def of_users(self, chosen: Collection[str], weights: str = trained.GATED) -> Iterator[pa.RecordBatch]:
         """The rows of some users, in order of user and rank.
@@ -85,7 +101,10 @@ class Rows:
             weights: the task that left them.
         """
         wanted = pa.array(chosen, pa.string())
-        yield from self._chosen(lambda _, names: np.flatnonzero(pc.is_in(names, wanted)), weights)
+        yield from self._with_strangers(
+            self._chosen(lambda _, names: np.flatnonzero(pc.is_in(names, wanted)), weights),
+            np.flatnonzero(pc.is_in(self.strangers, wanted)),
+        )
 
     def of_places(self, chosen: Int64, weights: str = trained.GATED) -> Iterator[pa.RecordBatch]:
         """As `of_users`, of users by their places in `users.parquet`."""
@@ -97,6 +116,29 @@ class Rows:
             chosen = places(rows, names)
             if len(chosen):
                 yield from self._block(model, popular, rows[chosen], names.take(pa.array(chosen)))
+
+    def _with_strangers(self, rows: Iterator[pa.RecordBatch], chosen: Int64) -> Iterator[pa.RecordBatch]:
+        yield from strangers.merged(rows, self._of_strangers(chosen)) if len(chosen) else rows
+
+    def _of_strangers(self, chosen: Int64) -> Iterator[pa.RecordBatch]:
+        """The most popular eligible items that are not left out to them."""
+        assert self.left_out_to_strangers is not None  # without pairs there are no strangers
+        popular = constant_scorer(self.popularity())
+        k = min(self.settings.export.top_k, len(self.among) - 1)
+        for block in row_blocks(len(chosen), self.settings.export.block_users):
+            users = chosen[block]
+            left_out = self._in_columns(self.left_out_to_strangers.select(users))
+            scores, columns = top_k(popular, left_out, users, k)
+            served = scores > -np.inf
+            user, place = np.nonzero(served)
+            yield from self._table(
+                RECOMMENDATIONS,
+                USER_ID=self.strangers.take(pa.array(users[user])),
+                RANK=place + 1,
+                items=self.among[columns[served]],
+                SCORE=scores[served],
+                ORIGIN="popular",
+            ).to_batches()
 
     def _blocks(self) -> Iterator[tuple[Int64, pa.Array]]:
         """Users who have rows, `export.block_users` or fewer at a time: their places and their USER_IDs."""
@@ -145,9 +187,11 @@ class Rows:
         if self.eligible.excluded is not None:
             excluded = self.eligible.excluded.select(rows)
             left_out = left_out.joined(excluded) if left_out is not None else excluded
-        if left_out is None or self.eligible.items is None:
-            return left_out
-        return left_out.renumbered(self.column_of)
+        return left_out if left_out is None else self._in_columns(left_out)
+
+    def _in_columns(self, items: Sequences) -> Sequences:
+        """Items as columns of the scores; padding for those that are not eligible."""
+        return items if self.eligible.items is None else items.renumbered(self.column_of)
 
     def _table(self, schema: pa.Schema, *, items: Int64, **columns: Any) -> pa.Table:
         rows = len(items)

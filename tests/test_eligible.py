@@ -144,6 +144,35 @@ def test_seen_items_can_be_left_in_and_excluded_ones_stay_out(narrowed: Narrowed
     assert set(own["ITEM_ID"]) == narrowed.catalogue - {item}
 
 
+def test_nobody_gets_a_popular_item_that_is_left_out_to_them(narrowed: Narrowed) -> None:
+    """Those without events have rows if one of the popular items, which they would get, is left out to them."""
+    popular = narrowed.source["ITEM_ID"].value_counts().index.tolist()
+    may, top = popular[:30], popular[:5]
+    pairs = [("a stranger", item) for item in (top[0], top[2], popular[-1])]
+    pairs += [("user 33b", top[1]), ("zoe", popular[20]), ("zoe", "nothing"), ("user 1", top[0])]
+    narrowed_by = {
+        "eligible_items": narrowed.write("may", ITEM_ID=may),
+        "excluded_pairs": narrowed.write(
+            "pairs", USER_ID=[user for user, _ in pairs], ITEM_ID=[item for _, item in pairs]
+        ),
+    }
+    store = narrowed.start(**narrowed_by, popular_items=5, block_users=7)
+    summary = run_task("export", store.uri)
+    rows, reader = narrowed.rows(), Recommendations(narrowed.table)
+    assert list(rows["USER_ID"]) == sorted(rows["USER_ID"])
+    assert set(rows["USER_ID"]) == {*USERS, "a stranger", "user 33b"}  # zoe's is not among the popular items
+    for user in ("a stranger", "user 33b"):
+        own = [item for item in may if (user, item) not in pairs]
+        served = reader.for_user(user)
+        counts = narrowed.source["ITEM_ID"].value_counts()
+        assert counts[served["ITEM_ID"]].tolist() == counts[own[:K]].tolist()
+        assert set(served["ITEM_ID"]) <= set(own)
+        assert set(served["ORIGIN"]) == {"popular"}
+    assert reader.for_user("zoe")["ITEM_ID"].tolist() == reader.popular()["ITEM_ID"].tolist()
+    assert (summary["users"], summary["users_by_origin"]["popular"], summary["users_inactive"]) == (102, 2, 0)
+    assert not set(rows[["USER_ID", "ITEM_ID"]].itertuples(index=False, name=None)) & set(pairs)
+
+
 def test_users_whom_the_model_can_not_read_get_popular_eligible_items(place: Any, chains: Any) -> None:
     events = chains().to_pandas()
     unhappy = [f"user {user}" for user in range(10)]
@@ -233,6 +262,22 @@ def test_only_active_users_have_rows(place: Any, chains: Any, days: float) -> No
     summary = store.marker("export").summary
     assert summary["users"] == rows["USER_ID"].nunique() == summary["users_by_origin"]["model"]
     assert summary["users_inactive"] == len(ages) - summary["users"]
+
+
+def test_a_user_who_was_not_active_has_rows_if_a_popular_item_is_left_out(
+    narrowed: Narrowed, whole: dict[str, list[str]]
+) -> None:
+    last = narrowed.source.groupby("USER_ID")["TIMESTAMP"].max().sort_values()
+    inactive = [str(user) for user in last.index[:2]]
+    newest = datetime.fromtimestamp(int(last.iloc[-1]), UTC)
+    days = (datetime(2026, 1, 1, tzinfo=UTC) - newest).total_seconds() / 86_400 + 1e-6
+    popular = narrowed.source["ITEM_ID"].value_counts().index
+    out = next(item for item in popular if item in whole[inactive[0]])
+    pairs = narrowed.write("inactive", USER_ID=inactive[:1], ITEM_ID=[out])
+    rows = narrowed.lists(excluded_pairs=pairs, active_within_days=days)
+    assert inactive[0] in set(rows["USER_ID"])
+    assert inactive[1] not in set(rows["USER_ID"])
+    assert out not in set(rows[rows["USER_ID"] == inactive[0]]["ITEM_ID"])
 
 
 def test_a_table_for_nobody_is_refused(narrowed: Narrowed) -> None:

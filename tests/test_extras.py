@@ -181,6 +181,17 @@ def test_train_runs_the_pipeline(environment: str, place: Any) -> None:
 
 
 @pytest.mark.extras
+@pytest.mark.parametrize("environment", ["contract"], indirect=True)
+def test_contract_holds_rows_against_it(environment: str, finished: Any) -> None:
+    assert modules(environment) == ["pandera", "yaml"]
+    code = (
+        "import sys; from sasrec_tasks.contract import checked; from sasrec_tasks.tables import open_tables\n"
+        "print(sum(map(len, checked(open_tables(sys.argv[1]).rows(0)))))"
+    )
+    assert python(code, finished.table, executable=environment).stdout.strip() == "1000"
+
+
+@pytest.mark.extras
 @pytest.mark.parametrize("environment", ["airflow"], indirect=True)
 def test_airflow_parses_the_dags(environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = modules(environment)
