@@ -66,6 +66,8 @@ def start(settings: Settings, run_id: str) -> RunStore:
         for each in roots.places(place) if name == "table" else [place]:
             _refuse_password(name, each)
             roots.check(name, each, settings.ingest.allowed_roots)
+            if name != "source":
+                roots.require_plain(name, each)
     if own := settings.validate_.schema_file:
         try:
             build_schema(Path(own))

@@ -37,9 +37,7 @@ def roll_back(table: str, *, version: int | None = None, run_id: str = "") -> di
     if served is None:
         raise BadSettings(f"table={table!r}: nothing is published there")
     to = _found(tables, table, version, run_id)
-    done = tables.rollback(
-        to
-    )  # where it is served already, others that the setting names may not be back yet
+    done = tables.rollback(to)  # served already or not: other tables of the setting may have to follow yet
     if done.version == served.version:
         log.warning("rollback: %s: version %d serves run %s already", tables.url, done.version, done.run_id)
         instead_of, before = None, next((p for p in tables.published() if p.version < done.version), None)

@@ -12,6 +12,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from sasrec_tasks.errors import BadSettings
 
+NOT_PLAIN = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\[\]^|]")
+"""What an address means something else by, or has no place for where deltalake makes a host's name of a path."""
+
 
 def check(name: str, url: str, roots: Iterable[str] | None) -> None:
     """Refuse a place outside the allowed roots; links and `..` are followed first.
@@ -31,6 +34,25 @@ def check(name: str, url: str, roots: Iterable[str] | None) -> None:
         raise BadSettings(
             f"{name}={url!r}: outside the allowed roots ({', '.join(roots) or 'none is set'}): "
             "use a place under one of them, or have the operator add it to SASREC_ALLOWED_ROOTS"
+        )
+
+
+def require_plain(name: str, place: str) -> None:
+    """Refuse a folder that Delta Lake, which takes every place as a URL, would look for elsewhere.
+
+    Args:
+        name: the setting that names the place, for the message.
+        place: a folder or URL; an address of a database is left to what reads it.
+
+    Raises:
+        BadSettings: it holds an escape like `%20`, or one of `? # [ ] ^ |` and the backslash.
+    """
+    if place.startswith(("connection:", "postgresql://", "postgres://")):
+        return
+    if found := NOT_PLAIN.search(place):
+        raise BadSettings(
+            f"{name}={place!r}: holds {found[0]!r}: Delta Lake takes a folder as a URL, and this for something "
+            "else: name a folder without ? # [ ] ^ | \\ and %20 and the like"
         )
 
 

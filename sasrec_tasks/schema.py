@@ -65,10 +65,10 @@ def _column(column: dict[str, Any]) -> pandera.Column:
         raise ValueError(f"unknown key {sorted(unknown)[0]!r} at column {column['name']}")
     if column["type"] not in TYPES:
         raise ValueError(f"unknown type {column['type']!r}: use {', '.join(TYPES)}")
-    checks = []
+    checks = [OWN_CHECKS["has_no_nul"]] if column["type"] == "str" else []
     for name, argument in (column.get("checks") or {}).items():
-        if name == "is_finite":
-            checks.append(pandera.Check(_is_finite, name=name))
+        if name in OWN_CHECKS:
+            checks.append(OWN_CHECKS[name])
         elif isinstance(argument, dict):
             checks.append(getattr(pandera.Check, name)(**argument))
         else:
@@ -89,6 +89,7 @@ def reason(column: str, check: str) -> str:
         "not_nullable": "is missing",
         "is_finite": "is not a finite number",
         "str_length(1, None)": "is empty",
+        "has_no_nul": "has a NUL character, which databases don't take",
     }
     return known.get(check, f"fails {check}")
 
@@ -97,3 +98,14 @@ def _is_finite(values: pd.Series) -> pd.Series:
     with np.errstate(over="ignore"):  # float32 is what the model reads: 1e300 is infinite there
         finite = np.isfinite(values.to_numpy(dtype=float, na_value=np.nan).astype(np.float32))
     return pd.Series(finite, index=values.index)
+
+
+def _has_no_nul(values: pd.Series) -> pd.Series:
+    return ~values.str.contains("\0", regex=False)
+
+
+OWN_CHECKS = {
+    "is_finite": pandera.Check(_is_finite, name="is_finite"),
+    "has_no_nul": pandera.Check(_has_no_nul, name="has_no_nul"),
+}
+"""By name, beside pandera's; text is always held against the second."""

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from sasrec_tasks import pipeline
+from sasrec_tasks import pipeline, runs
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import PLACES
 from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.naming import from_names
+from sasrec_tasks.tables import Recommendations
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -41,6 +42,24 @@ def test_a_store_that_is_a_file_is_named(place: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadSettings, match=r"store=.*is a file"):
         place.run("run", {"store": str(tmp_path / "file")})
+
+
+@pytest.mark.parametrize("setting", ["store", "table"])
+@pytest.mark.parametrize("folder", ["a%20b", "a?b", "a#b", "a[b]", "a\\b"])
+def test_a_folder_that_delta_lake_reads_as_another_is_refused(place: Any, setting: str, folder: str) -> None:
+    for url in (f"{place.folder}/{folder}/x", f"parquet+{place.folder}/x, {place.folder}/{folder}"):
+        if setting == "table" or "," not in url:
+            with pytest.raises(BadSettings, match=f"{setting}=.*name a folder without"):
+                place.start("run", {setting: url})
+    assert [path.name for path in place.folder.iterdir()] == ["source.parquet"]
+
+
+@pytest.mark.parametrize("folder", ["a b", "100%", "ü+~@", "{c}*"])
+def test_other_folders_hold_tables_and_their_runs(place: Any, folder: str) -> None:
+    place.table, place.store = (f"{place.folder}/{folder}/{name}" for name in ("table", "runs"))
+    place.run("run", {"gate.force_publish": True, "train.epochs": 1})
+    assert Recommendations(place.table).users() == 100
+    assert runs.read(runs.url_of(place.table, place.store))["RUN_ID"].to_pylist() == ["run"]
 
 
 @pytest.mark.parametrize("run_id", ["../out", "a/b", "", ".hidden"])

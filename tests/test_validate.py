@@ -144,6 +144,8 @@ def expected(rows: list[Row]) -> Counter[tuple[int, str, str | None, str]]:
                 found[number, column, None, "is missing"] += 1
             elif text == "":
                 found[number, column, "", "is empty"] += 1
+            elif "\0" in text:
+                found[number, column, text, "has a NUL character, which databases don't take"] += 1
         if outcome is None:
             found[number, "OUTCOME", None, "is missing"] += 1
         elif not math.isfinite(outcome):
@@ -155,7 +157,7 @@ def expected(rows: list[Row]) -> Counter[tuple[int, str, str | None, str]]:
     return found
 
 
-texts = st.sampled_from(["a", "b", "'", "é", "", None])
+texts = st.sampled_from(["a", "b", "'", "é", "a\0b", "", None])
 rows_with_bad_ones = st.lists(
     st.tuples(
         texts,
