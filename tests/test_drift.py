@@ -49,7 +49,7 @@ def night(place: Any, day: int, events: pa.Table, **more: Any) -> Any:
 
 
 def profile_of(place: Any, run_id: str) -> dict[str, float]:
-    rows = {row["RUN_ID"]: row for row in runs.read(f"{place.table}_runs").to_pylist()}
+    rows = {row["RUN_ID"]: row for row in runs.read(runs.url_of(place.table, place.store)).to_pylist()}
     found: dict[str, float] = json.loads(rows[run_id]["PROFILE"])
     return found
 
