@@ -215,7 +215,7 @@ def test_a_run_has_what_was_chosen_in_the_form(local: Night, page: Page, by_form
 
 
 def test_the_graph_shows_every_task_and_what_became_of_it(local: Night, page: Page, pictures: Path) -> None:
-    with sized(page, width=2000, height=480):  # room for a row of twelve
+    with sized(page, width=2000, height=300):  # room for a row of twelve
         page.goto(f"/dags/{DAG}/runs/{local.run}")
         page.get_by_role("button", name="Show Graph").click()
         graph = page.locator(".react-flow")
