@@ -106,7 +106,9 @@ def ending(airflow: Any, run: str) -> dict[str, Any]:
 
 def told(airflow: Any) -> list[dict[str, Any]]:
     """The events of the Asset."""
-    found: list[dict[str, Any]] = airflow.ask("GET", "assets/events?limit=100&order_by=id")["asset_events"]
+    found: list[dict[str, Any]] = airflow.ask("GET", "assets/events?limit=100&order_by=timestamp")[
+        "asset_events"
+    ]
     return found
 
 
