@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,14 @@ from airflow_processes import ROOT
 
 from sasrec_tasks.tables import Recommendations
 
-pytest.importorskip("airflow.providers.git", reason="needs apache-airflow-providers-git")
+PROVIDER = "apache-airflow-providers-git"
+# By its distribution: to import Airflow here would set up the logging of all other tests.
+pytestmark = pytest.mark.skipif(not list(distributions(name=PROVIDER)), reason=f"needs {PROVIDER}")
 
 
 def git(folder: Path, *arguments: str) -> str:
-    command = [
-        "git",
-        "-C",
-        str(folder),
-        "-c",
-        "user.name=ann",
-        "-c",
-        "user.email=ann@shop.example",
-        *arguments,
-    ]
+    author = ["-c", "user.name=ann", "-c", "user.email=ann@shop.example"]
+    command = ["git", "-C", str(folder), *author, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -48,6 +43,7 @@ def test_the_dag_runs_from_a_git_repository(airflow: Any, repository: Path, tmp_
     (tmp_path / "dags").mkdir()
     environment = {
         "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(tmp_path / "bundles"),
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": re.sub(r"https://[^\"]+", str(repository), bundles),
     }
     parsed = airflow.run("dags", "reserialize", **environment)

@@ -223,6 +223,7 @@ def test_the_graph_shows_every_task_and_what_became_of_it(local: Night, page: Pa
             node = graph.locator(f'.react-flow__node[data-id="{task}"]')
             expect(node).to_contain_text(task)
             expect(node).to_contain_text(state, ignore_case=True)
+        graph.locator(".react-flow__minimap").evaluate("each => each.style.display = 'none'")  # covers tasks
         keep(graph, "graph", pictures)
         page.get_by_role("button", name="Show Grid").click()
 
