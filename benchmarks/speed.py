@@ -77,7 +77,7 @@ def write(row: Row, file: Path, **about: Any) -> None:
         for n, old in enumerate(report["rows"])
         if (old["stage"], old["peer"]) == (row["stage"], row["peer"])
     ]
-    row = {**row, "date": datetime.now(UTC).date().isoformat()}
+    row = {**row, "machine": machine(), "date": datetime.now(UTC).date().isoformat()}
     if same:
         report["rows"][same[0]] = row
     else:
@@ -200,6 +200,7 @@ def until(
         "quality_peer": answer["quality"][protocol],
         "quality": f"validation NDCG@10, {protocol} ranking; the peer's after {epochs} epochs",
         "reached": all(each["reached"] for each in found),
+        "epochs": [each["epochs"] for each in found],
     }
 
 
