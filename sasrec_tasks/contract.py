@@ -25,12 +25,15 @@ OF_ALL = ("RUN_ID", "AS_OF")
 def checked(rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The rows of the recommendations as they are, whole users in a batch.
 
+    Args:
+        rows: in order of USER_ID and RANK; a user may go on in the next batch.
+
     Raises:
         BadData: a row breaks `schemas/recommendations.yaml`; what was read of it is not published.
     """
     schema = build_schema(schema_file("recommendations"))
     before: pa.RecordBatch | None = None
-    for batch in rows:
+    for batch in _whole_users(rows):
         _require_columns("recommendations", batch, schema)
         if len(batch):
             users = batch.column("USER_ID")
@@ -39,6 +42,25 @@ def checked(rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             _require_same("recommendations", batch, before)
             before = batch
         yield batch
+
+
+def _whole_users(rows: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The rows with a user who goes on in the next batch held over to it."""
+    held: pa.RecordBatch | None = None
+    for batch in rows:
+        if not len(batch):
+            yield batch
+            continue
+        if held is not None:
+            (batch,) = pa.Table.from_batches([held, batch]).combine_chunks().to_batches()
+        users = batch.column("USER_ID")
+        others = pc.fill_null(pc.not_equal(users, users[-1]), True).to_numpy(zero_copy_only=False)
+        upto = int(others.nonzero()[0][-1]) + 1 if others.any() else 0
+        if upto:
+            yield batch.slice(0, upto)
+        held = batch.slice(upto) if upto < len(batch) else None
+    if held is not None:
+        yield held
 
 
 def checked_popular(rows: pa.Table) -> pa.Table:

@@ -51,6 +51,7 @@ def choose(store: RunStore, settings: Settings, fresh: SASRec) -> Start:
     try:
         model, marker = trained.model(sibling, settings), sibling.marker("train")
         weights = trained.model_hash(sibling)
+        in_common = index_in(sibling, contents.item_ids(store)).any()
     except (OSError, ValueError) as error:
         return Start(reason=f"the weights of the champion {champion.run_id} can't be read: {error}")
     nights = 1 + (marker.summary.get("warm_start") or {}).get("nights", 0) if marker else 1
@@ -58,6 +59,8 @@ def choose(store: RunStore, settings: Settings, fresh: SASRec) -> Start:
         return Start(reason=f"the last {nights - 1} nights began warm, and one night in {every} begins cold")
     if not fits(fresh.config, model.config):
         return Start(reason=f"the champion {champion.run_id} has other sizes than tonight's settings")
+    if not in_common:
+        return Start(reason=f"the champion {champion.run_id} knows none of tonight's items")
     return Start(run_id=champion.run_id, model=weights, nights=nights)
 
 

@@ -43,7 +43,17 @@ def test_the_file_has_the_columns_and_types_of_the_table(name: str, fields: pa.S
 
 def test_good_rows_pass_as_they_are() -> None:
     batches = [rows(), rows().slice(0, 0)]
-    assert list(checked(batches)) == batches
+    assert pa.Table.from_batches(checked(batches)) == pa.Table.from_batches(batches)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_user_may_go_on_in_the_next_batch(size: int) -> None:
+    """As readers of a table give them, a group of rows at a time."""
+    whole = rows()
+    found = list(checked(whole.slice(start, size) for start in range(0, len(whole), size)))
+    assert pa.Table.from_batches(found) == pa.Table.from_batches([whole])
+    users = [set(batch["USER_ID"].to_pylist()) for batch in found]
+    assert sum(map(len, users)) == len(set().union(*users))
 
 
 @pytest.mark.parametrize(
@@ -72,13 +82,18 @@ def test_a_row_that_breaks_it_is_told(column: str, values: list[Any]) -> None:
 
 @pytest.mark.parametrize(
     ("column", "values"),
-    [("USER_ID", ["b", "b", "c"]), ("USER_ID", ["a", "a", "c"]), ("RUN_ID", ["s"] * 3)],
+    [("USER_ID", ["a", "a", "c"]), ("RUN_ID", ["s"] * 3)],
 )
 def test_what_holds_in_each_batch_holds_between_them(column: str, values: list[Any]) -> None:
     later = {"USER_ID": ["c", "c", "d"]}
-    assert len(list(checked([rows(), rows().slice(0, 0), rows(**later)]))) == 3
+    assert sum(map(len, checked([rows(), rows().slice(0, 0), rows(**later)]))) == 6
     with pytest.raises(BadData, match=f"recommendations: {column}"):
         list(checked([rows(), rows().slice(0, 0), rows(**{**later, column: values})]))
+
+
+def test_a_user_who_begins_anew_in_the_next_batch_is_told() -> None:
+    with pytest.raises(BadData, match="recommendations: RANK"):
+        list(checked([rows(), rows(USER_ID=["b", "b", "c"])]))
 
 
 def popular(**changes: list[Any]) -> pa.Table:

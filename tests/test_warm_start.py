@@ -65,6 +65,16 @@ def test_it_begins_anew_where_the_champion_does_not_fit_or_is_gone(place: Any) -
     assert night(place, 4, **{"train.cold_start_every": 1})["reason"] == "train.cold_start_every=1"
 
 
+def test_it_begins_anew_where_no_item_is_known(place: Any, chains: Any) -> None:
+    night(place, 1)
+    others = chains()
+    items = pa.array([f"another {item}" for item in others["ITEM_ID"].to_pylist()])
+    place.write(others.set_column(others.column_names.index("ITEM_ID"), "ITEM_ID", items))
+    found = night(place, 2, **{"validate.drift_fail": None})
+    assert found["run_id"] is None
+    assert "knows none of tonight's items" in found["reason"]
+
+
 def test_after_a_rollback_it_goes_on_from_what_is_served(place: Any) -> None:
     night(place, 1)
     night(place, 2)

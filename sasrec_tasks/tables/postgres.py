@@ -165,6 +165,7 @@ class PostgresTables:
 
         def batches() -> Iterator[pa.RecordBatch]:
             with self._connection() as cursor:
+                cursor.execute("SET LOCAL synchronize_seqscans = off")  # or a scan may start where another is
                 cursor.execute(f"SELECT {_columns(schema)} FROM {self._table('', place)}")
                 for batch in cursor.fetch_record_batch():
                     yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
