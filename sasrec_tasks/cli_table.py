@@ -96,11 +96,13 @@ def rollback(
 ) -> None:
     """Serve an earlier publish again, by default the one before; the popular items and the champion follow."""
     from sasrec_tasks.rollback import roll_back
+    from sasrec_tasks.tables import open_tables
 
+    served = next(open_tables(table).published(), None)
     done = roll_back(table, version=to, run_id=to_run)
     if as_json:
         typer.echo(json.dumps(done))
-    elif done["instead_of"] is None:
+    elif served and done["version"] == served.version:
         typer.echo(
             f"version {done['version']} serves run {done['run_id']} of {done['as_of']} already: nothing was done"
         )

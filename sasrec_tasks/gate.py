@@ -196,11 +196,8 @@ def _against_table(store: RunStore, settings: Settings, published: Published) ->
             users=gate.compared_users,
             random_state=settings.evaluate.random_state,
         )
-    except (
-        OSError,
-        pa.ArrowException,
-        duckdb.Error,
-    ) as error:  # DuckDB reads rows for us, and passes errors on as its
+    except (OSError, pa.ArrowException, duckdb.Error) as error:
+        # DuckDB passes on as its own what reading has met with.
         return [_not_compared(tables, published, settings, error)]
     rules = [
         at_most(
@@ -239,9 +236,8 @@ def _not_compared(tables: Tables, published: Published, settings: Settings, erro
         OSError: they should be there. Trying again is safe.
     """
     version, newest = f"version {published.version}", next(tables.published(), None)
-    if (
-        isinstance(error, NotKept) and newest and newest.version != published.version
-    ):  # a past night's: were pruned
+    is_past = newest is not None and newest.version != published.version
+    if is_past and isinstance(error, NotKept):  # its rows were pruned
         reason = f"users_lost: {version} could not be compared with: {error}"
         log.warning("gate: %s", reason)
         return Rule(rule="users_lost", outcome="passed", reason=reason)

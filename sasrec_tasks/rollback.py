@@ -25,8 +25,8 @@ def roll_back(table: str, *, version: int | None = None, run_id: str = "") -> di
         run_id: the run, instead of a version.
 
     Returns:
-        What consumers are told (`announcement.facts`): of what is served now, and instead of which run; that is None
-        where it was served already.
+        What consumers are told (`announcement.facts`): of what is served now, and instead of which run; the same if
+        what is asked for is served already.
 
     Raises:
         BadSettings: no such version or run is kept, or there is nothing to go back to.
@@ -38,23 +38,22 @@ def roll_back(table: str, *, version: int | None = None, run_id: str = "") -> di
         raise BadSettings(f"table={table!r}: nothing is published there")
     to = _found(tables, table, version, run_id)
     done = tables.rollback(to)  # served already or not: other tables of the setting may have to follow yet
-    if done.version == served.version:
-        log.warning("rollback: %s: version %d serves run %s already", tables.url, done.version, done.run_id)
-        instead_of, before = None, next((p for p in tables.published() if p.version < done.version), None)
-    else:
-        log.warning("rollback: %s: version %d serves run %s again", tables.url, done.version, done.run_id)
-        instead_of, before = served.run_id, served
+    when = "already" if done.version == served.version else "again"
+    log.warning("rollback: %s: version %d serves run %s %s", tables.url, done.version, done.run_id, when)
+    # As the version itself tells it: a rollback that is tried again after its commit tells the same.
+    back = done.metadata.get("rolled_back") or {}
+    before = next((each.version for each in tables.published() if each.version < done.version), None)
     rows, users = _sizes(tables, done.version)
     summary = {
         "table": table,
         "version": done.version,
-        "previous_version": before.version if before else None,
+        "previous_version": back.get("version", before),
         "as_of": done.as_of.isoformat(),
         "rows": rows,
         "users": users,
         "metrics": announcement.figures(done.metadata.get("metrics") or {}),
     }
-    return announcement.facts(summary, run_id=done.run_id, instead_of=instead_of)
+    return announcement.facts(summary, run_id=done.run_id, instead_of=back.get("run_id"))
 
 
 def _sizes(tables: Tables, version: int) -> tuple[int, int]:
