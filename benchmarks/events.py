@@ -44,8 +44,20 @@ def main() -> None:
     write(options.out, options.events, options.users, options.items, bad=options.bad, seed=options.seed)
 
 
-def write(file: Path, events: int, users: int, items: int, *, bad: float = 0.0, seed: int = 0) -> None:
-    """Write so many events; of a share ``bad`` of them, half have no item and half an infinite outcome."""
+def write(
+    file: Path,
+    events: int,
+    users: int,
+    items: int,
+    *,
+    bad: float = 0.0,
+    every_item: bool = False,
+    seed: int = 0,
+) -> None:
+    """Write so many events; of a share ``bad`` of them, half have no item and half an infinite outcome.
+
+    With ``every_item`` the first events are of one item each, so that none is left out.
+    """
     random = np.random.default_rng(seed)
     active = np.cumsum(random.lognormal(0, 1, users))
     popular = np.cumsum(1 / (10 + random.permutation(items)))
@@ -54,6 +66,9 @@ def write(file: Path, events: int, users: int, items: int, *, bad: float = 0.0, 
             n = min(CHUNK, events - start)
             user = np.searchsorted(active, random.random(n) * active[-1])
             item = np.searchsorted(popular, random.random(n) * popular[-1])
+            if every_item and start < items:
+                named = np.arange(start, min(start + n, items))
+                item[: len(named)] = named
             moment = (user * BUSY_MOMENTS + random.integers(BUSY_MOMENTS, size=n)).astype(np.uint64) * TIMES
             tied = random.random(n) < TIED
             time = START + np.where(tied, moment % YEAR, random.integers(YEAR, size=n)).astype(np.int64)

@@ -3,9 +3,8 @@
     python benchmarks/scaling.py
 
 Whole runs on made-up interactions (`events.py`), one epoch of training each, every task in a process of its
-own. Writes `results/scaling.json` and draws `results/scaling.svg`, on log axes; the slope is that of a line
-through the points of at least a tenth of the last one's value, so that what a process needs to start
-with does not count as growth: 1 is linear.
+own. Writes `results/scaling.json` and draws `results/scaling.svg`, on log axes, with the slope of what comes on
+top of the smallest size's figure (`tables.slope`): 1 is linear.
 """
 
 from __future__ import annotations
@@ -52,14 +51,13 @@ def by_events(largest: int) -> list[Size]:
 def by_users(largest: int) -> list[Size]:
     """The same events, of few users with long histories up to many with five each."""
     base = _base(largest)
-    return [replace(base, users=base.events // n) for n in (500, 50, 5)]
+    return [replace(base, users=base.events // n) for n in (500, 100, 20, 5)]
 
 
 def by_items(largest: int) -> list[Size]:
-    """Up to as many items as events."""
-    return [
-        replace(_base(largest), items=n) for n in (10**3, 10**4, 10**5, 10**6) if n <= _base(largest).events
-    ]
+    """Of twice as many events as elsewhere, up to half as many items as events."""
+    base = _base(largest, 2 * Size.events)
+    return [replace(base, items=n) for n in (10**3, 10**4, 10**5, 10**6) if 2 * n <= base.events]
 
 
 def by_max_len(largest: int) -> list[Size]:
@@ -68,8 +66,8 @@ def by_max_len(largest: int) -> list[Size]:
     return [replace(base, users=base.users // 5, max_len=n) for n in (25, 50, 100, 200)]
 
 
-def _base(largest: int) -> Size:
-    events = min(Size.events, largest)
+def _base(largest: int, most: int = Size.events) -> Size:
+    events = min(most, largest)
     return Size(events=events, users=events // 50)
 
 
@@ -117,7 +115,13 @@ def measured(size: Size, tasks: tuple[str, ...], work: Path) -> Report:
     """Seconds and peak memory of the tasks of one run."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    events.write(work / "events.parquet", size.events, size.users, size.items)
+    events.write(
+        work / "events.parquet",
+        size.events,
+        size.users,
+        size.items,
+        every_item=size.events >= 2 * size.items,
+    )
     stages = str(HERE / "stages.py")
     settings = {
         "source": str(work / "events.parquet"),
@@ -152,7 +156,7 @@ def draw(report: Report, file: Path) -> None:
                     known = [point for point in points if task in point["tasks"]]
                     sizes = [point["size"][axis] for point in known]
                     values = [point["tasks"][task][what] for point in known]
-                    found = slope(sizes, values) if what == "seconds" and known else None
+                    found = slope(sizes, values)
                     cell.plot(sizes, values, marker="o", ms=3.5, lw=1.4,
                               label=task + ("" if found is None else f"  (slope {found:.2f})"))  # fmt: skip
                 cell.set(xscale="log", yscale="log", ylabel=label if column == 0 else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -276,17 +276,12 @@ def _quality(row: dict[str, Any]) -> str:
 
 
 def growth(folder: Path = RESULTS) -> str:
-    """A row per task: seconds, memory and events an hour at the largest size, and the slope over events."""
-    file = folder / "scaling.json"
-    head = ["task", "events", "seconds", "events an hour", "peak MB", "slope over events"]
+    """A row per task: seconds, memory and events an hour at the largest size, and the slope over each axis."""
+    axes = _report(folder / "scaling.json").get("axes", {})
+    head = ["task", "events", "seconds", "events an hour", "peak MB"]
     rows = []
-    points = _report(file).get("axes", {}).get("events", [])
-    for task in dict.fromkeys(name for point in points for name in point["tasks"]):
-        known = [
-            (point["size"]["events"], point["tasks"][task]) for point in points if task in point["tasks"]
-        ]
-        events, largest = known[-1]
-        found = slope([float(size) for size, _ in known], [of["seconds"] for _, of in known])
+    for task in _tasks(axes):
+        events, largest = _of_task(axes["events"], "events", task)[-1]
         rows.append(
             [
                 task,
@@ -294,10 +289,40 @@ def growth(folder: Path = RESULTS) -> str:
                 _seconds(largest["seconds"]),
                 f"{events / largest['seconds'] * 3.6e-3:,.0f} million",
                 f"{largest['peak_rss_mb']:,}",
-                "" if found is None else f"{found:.2f}",
+                *(_growing(axes[axis], axis, task, "seconds") for axis in axes),
             ]
         )
-    return table(head, rows)
+    return table([*head, *(f"slope over {axis}" for axis in axes)], rows)
+
+
+def growth_of_memory(folder: Path = RESULTS) -> str:
+    """A row per task: megabytes at the smallest and the largest size of each axis, and the slope."""
+    axes = _report(folder / "scaling.json").get("axes", {})
+    rows = []
+    for task in _tasks(axes):
+        cells = []
+        for axis, points in axes.items():
+            (_, first), *_, (_, last) = _of_task(points, axis, task)
+            found = _growing(points, axis, task, "peak_rss_mb")
+            cells.append(
+                f"{first['peak_rss_mb']:,} → {last['peak_rss_mb']:,}" + (f" ({found})" if found else "")
+            )
+        rows.append([task, *cells])
+    return table(["task", *(f"over {axis}" for axis in axes)], rows)
+
+
+def _tasks(axes: Report) -> list[str]:
+    return list(dict.fromkeys(name for point in axes.get("events", []) for name in point["tasks"]))
+
+
+def _of_task(points: list[Report], axis: str, task: str) -> list[tuple[int, Report]]:
+    return [(point["size"][axis], point["tasks"][task]) for point in points if task in point["tasks"]]
+
+
+def _growing(points: list[Report], axis: str, task: str, what: str) -> str:
+    known = _of_task(points, axis, task)
+    found = slope([size for size, _ in known], [of[what] for _, of in known])
+    return "" if found is None else f"{found:.2f}"
 
 
 def lookup(folder: Path = RESULTS) -> str:
@@ -326,12 +351,20 @@ def lookup(folder: Path = RESULTS) -> str:
     return table(head, rows)
 
 
-def slope(sizes: list[float], values: list[float]) -> float | None:
-    """Exponent of growth, from the points of at least a tenth of the last value, or the last two; None of one."""
-    if len(sizes) < 2:
+def slope(sizes: Sequence[float], values: Sequence[float]) -> float | None:
+    """Exponent of growth of what comes on top of the smallest size's value, over what comes on top of its size.
+
+    So neither what a process needs to start with nor the part that does not depend on the size counts as growth.
+    Points of less than a hundredth of the last one's are left out, as noise. None: the last is less than a fifth
+    more than the first, which is no growth, or there are fewer than three points left for a line.
+    """
+    if len(sizes) < 2 or values[-1] < 1.2 * values[0]:
         return None
-    first = min(next(n for n, value in enumerate(values) if value >= values[-1] / 10), len(sizes) - 2)
-    x, y = np.log(sizes[first:]), np.log(values[first:])
+    more = [(size - sizes[0], value - values[0]) for size, value in zip(sizes, values, strict=True)]
+    kept = [(size, value) for size, value in more[1:] if value > more[-1][1] / 100]
+    if len(kept) < 3:
+        return None
+    x, y = np.log(np.array(kept)).T
     return float(np.polyfit(x, y, 1)[0])
 
 

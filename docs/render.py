@@ -52,6 +52,7 @@ def rendered(document: str) -> str:
         "speed": tables.speed,
         "speed-machine": tables.speed_machine,
         "growth": tables.growth,
+        "growth-of-memory": tables.growth_of_memory,
         "gpu": tables.gpu,
         "nights": tables.nights,
         "session": tables.session,

@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+import events
+import pyarrow.parquet as pq
 import pytest
 import scaling
 
@@ -36,3 +38,12 @@ def test_no_size_is_larger_than_asked_for(largest: int) -> None:
         sizes = axis(largest)
         assert sizes
         assert all(size.events <= largest and size.items <= max(size.events, 10_000) for size in sizes)
+
+
+def test_where_every_item_is_named_none_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "CHUNK", 300)
+    for every_item in (False, True):
+        events.write(tmp_path / "x.parquet", 1600, users=40, items=700, every_item=every_item)
+        found = pq.read_table(tmp_path / "x.parquet")
+        assert (len(set(found["ITEM_ID"].to_pylist())) == 700) is every_item
+        assert len(found) == 1600

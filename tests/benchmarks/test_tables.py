@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import tables
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def figures(value: float) -> dict[str, Any]:
@@ -101,15 +103,25 @@ def test_the_committed_results_can_be_told() -> None:
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
-def test_the_slope_is_the_exponent_of_growth(exponent: float) -> None:
+@pytest.mark.parametrize("start", [0.0, 1e5])
+def test_the_slope_is_the_exponent_of_growth_whatever_a_process_starts_with(
+    exponent: float, start: float
+) -> None:
     sizes = [10.0**n for n in range(3, 8)]
-    assert tables.slope(sizes, [7 * x**exponent for x in sizes]) == pytest.approx(exponent)
+    assert tables.slope(sizes, [start + 7 * x**exponent for x in sizes]) == pytest.approx(exponent, abs=0.06)
 
 
-def test_what_a_process_starts_with_is_no_growth() -> None:
-    sizes = [1e4, 1e5, 1e6, 1e7, 1e8]
-    assert tables.slope(sizes, [1 + 1e-6 * x for x in sizes]) == pytest.approx(1, abs=0.1)
-    assert tables.slope(sizes[:1], [1.0]) is None
+@given(st.lists(st.integers(1, 1000), min_size=4, max_size=6, unique=True), st.floats(0.01, 10))
+def test_a_line_has_slope_1_wherever_its_sizes_lie(sizes: list[int], start: float) -> None:
+    sizes = sorted(sizes)
+    found = tables.slope(sizes, [start + x for x in sizes])
+    assert found is None or found == pytest.approx(1, abs=0.01)
+
+
+def test_too_few_points_and_what_hardly_grows_have_no_slope() -> None:
+    assert tables.slope([], []) is tables.slope([1], [1.0]) is None
+    assert tables.slope([1, 2, 3], [1.0, 2, 3]) is None
+    assert tables.slope([1, 2, 3, 4], [1.0, 1.05, 1.1, 1.15]) is None
 
 
 def test_a_speed_is_told_with_its_mark_quality_and_memory(tmp_path: Path) -> None:
@@ -140,17 +152,21 @@ def test_a_speed_is_told_with_its_mark_quality_and_memory(tmp_path: Path) -> Non
 
 def test_growth_is_told_at_the_largest_size(tmp_path: Path) -> None:
     points = [
-        {"size": {"events": n}, "tasks": {"split": {"seconds": n / 1e6, "peak_rss_mb": 500}}}
-        for n in (10**6, 10**7)
+        {"size": {"events": n}, "tasks": {"split": {"seconds": n / 1e6, "peak_rss_mb": 500 + n // 10**5}}}
+        for n in (10**4, 10**5, 10**6, 10**7)
     ]
+    (tmp_path / "scaling.json").write_text(json.dumps({"axes": {"events": points, "items": []}}))
+    row = "| split | 10,000,000 | 10 | 3,600 million | 600 | 1.00 |  |"
+    assert tables.growth(tmp_path).splitlines()[2] == row
     (tmp_path / "scaling.json").write_text(json.dumps({"axes": {"events": points}}))
-    assert (
-        tables.growth(tmp_path).splitlines()[2] == "| split | 10,000,000 | 10 | 3,600 million | 500 | 1.00 |"
-    )
+    assert tables.growth_of_memory(tmp_path).splitlines()[2] == "| split | 500 → 600 (1.01) |"
 
 
 def test_without_results_tables_are_empty(tmp_path: Path) -> None:
-    assert {len(of(tmp_path).splitlines()) for of in (tables.speed, tables.growth, tables.gpu)} == {2}
+    assert {
+        len(of(tmp_path).splitlines())
+        for of in (tables.speed, tables.growth, tables.growth_of_memory, tables.gpu)
+    } == {2}
 
 
 def test_a_session_is_shown_as_it_was_typed(tmp_path: Path) -> None:
