@@ -355,13 +355,16 @@ def slope(sizes: Sequence[float], values: Sequence[float]) -> float | None:
     """Exponent of growth of what comes on top of the smallest size's value, over what comes on top of its size.
 
     So neither what a process needs to start with nor the part that does not depend on the size counts as growth.
-    Points of less than a hundredth of the last one's are left out, as noise. None: the last is less than a fifth
-    more than the first, which is no growth, or there are fewer than three points left for a line.
+    Beyond the last three, points of less than a hundredth of the last one's are left out, as noise. None: the last
+    is less than a fifth more than the first, which is no growth, or there are too few points for a line.
     """
     if len(sizes) < 2 or values[-1] < 1.2 * values[0]:
         return None
     more = [(size - sizes[0], value - values[0]) for size, value in zip(sizes, values, strict=True)]
-    kept = [(size, value) for size, value in more[1:] if value > more[-1][1] / 100]
+    noise = more[-1][1] / 100
+    kept = [(size, value) for size, value in more[1:-3] if value > noise] + [
+        (size, value) for size, value in more[1:][-3:] if value > 0
+    ]
     if len(kept) < 3:
         return None
     x, y = np.log(np.array(kept)).T
