@@ -54,6 +54,10 @@ class Marker:
     peak_rss_mb: int | None = None
 
 
+class Damaged(OSError):  # noqa: N818 - it says what is the case
+    """A file of a finished task that is gone, or not what the task wrote: the task has to be done again."""
+
+
 class RunStore:
     """The folder of one run, `STORE/<run id>/`, on any fsspec URL."""
 
@@ -144,7 +148,8 @@ class RunStore:
 
         Raises:
             BadSettings: the task has not finished.
-            OSError: its files are not those that it wrote.
+            Damaged: its files are not those that it wrote.
+            OSError: they can't be read now. Trying again is safe.
         """
         marker = self.marker(task)
         if marker is None:
@@ -162,7 +167,7 @@ class RunStore:
             file = folder / name
             whole = file.exists() and file.stat().st_size == expected["bytes"]
             if not whole or not (checked or _sha256(file) == expected["sha256"]):
-                raise OSError(f"{self.uri}/{task}/{name}: damaged or missing: run `{task}` again")
+                raise Damaged(f"{self.uri}/{task}/{name}: damaged or missing: run `{task}` again")
         self._checked.add((task, marker.digest))
         return folder
 
@@ -239,7 +244,7 @@ class RunStore:
                 self.folder(marker.task)
                 return True
             sizes = {name: self.fs.size(f"{self.root}/{marker.task}/{name}") for name in marker.files}
-        except OSError as error:
+        except (Damaged, FileNotFoundError) as error:
             log.warning("%s: done before, but not whole any more: %s", marker.task, error)
             return False
         return all(sizes[name] == expected["bytes"] for name, expected in marker.files.items())

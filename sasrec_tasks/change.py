@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from sasrec_tasks import scratch
 from sasrec_tasks.tables import Published, Tables
-from sasrec_tasks.tables.protocol import RECOMMENDATIONS
+from sasrec_tasks.tables.protocol import RECOMMENDATIONS, Watched
 
 SERVED = "CREATE TABLE served AS SELECT USER_ID FROM rows WHERE RANK = 1"
 
@@ -43,6 +44,8 @@ FROM lengths LEFT JOIN stayed USING (USER_ID)
 """
 
 
+USER = pa.schema([("USER_ID", pa.string())])
+
 Lists = Callable[[list[str]], Iterable[pa.RecordBatch]]
 """Users → their rows, with the columns of the table."""
 
@@ -64,6 +67,14 @@ class Change(ListsCompared):
     users_lost: float  # share of them
 
 
+class NotReadable(Exception):  # noqa: N818 - it says what is the case
+    """The rows that are published can't be read; those of tonight are another matter."""
+
+    def __init__(self, why: Exception) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
 def measure(
     tables: Tables,
     published: Published,
@@ -80,13 +91,19 @@ def measure(
         lists: tonight's.
         users: at most so many, drawn at random from those who have rows in both, have their lists compared.
         random_state: seed of the draw.
+
+    Raises:
+        NotReadable: the published version. What reading tonight's meets with is raised as it is.
     """
     with scratch.database(memory_limit="512MB") as db:
-        _create(db, SERVED, tables.rows(published.version, ("USER_ID", "RANK")))
-        _create(db, TONIGHT, _user_ids(tonight))
+        with _of_the_table():
+            served = tables.rows(published.version, ("USER_ID", "RANK"))
+        _create(db, SERVED, _read(served), served.schema)
+        _create(db, TONIGHT, tonight, USER)
         before, lost = db.execute(LOST).fetchall()[0]
         chosen = _drawn(db, "served SEMI JOIN tonight USING (USER_ID)", users, random_state)
-        old = tables.for_users(chosen, published.version)
+        with _of_the_table():
+            old = tables.for_users(chosen, published.version)
         compared = _compared(db, old, pa.Table.from_batches(lists(chosen), RECOMMENDATIONS))
     return Change(
         users_before=before, users_lost=lost / before if before else 0.0, **dataclasses.asdict(compared)
@@ -104,13 +121,22 @@ def compare(
         random_state: seed of the draw.
     """
     with scratch.database(memory_limit="512MB") as db:
-        _create(db, TONIGHT, _user_ids(tonight))
+        _create(db, TONIGHT, tonight, USER)
         chosen = _drawn(db, "tonight", users, random_state)
         return _compared(db, *(pa.Table.from_batches(lists(chosen), RECOMMENDATIONS) for lists in (old, new)))
 
 
-def _user_ids(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
-    return pa.RecordBatchReader.from_batches(pa.schema([("USER_ID", pa.string())]), batches)
+@contextmanager
+def _of_the_table() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise NotReadable(error) from error
+
+
+def _read(served: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    with _of_the_table():
+        yield from served
 
 
 def _drawn(db: duckdb.DuckDBPyConnection, candidates: str, users: int, random_state: int) -> list[str]:
@@ -122,12 +148,22 @@ def _drawn(db: duckdb.DuckDBPyConnection, candidates: str, users: int, random_st
 
 def _compared(db: duckdb.DuckDBPyConnection, old: pa.Table, new: pa.Table) -> ListsCompared:
     for name, rows in (("old", old), ("new", new)):
-        _create(db, f"CREATE TABLE {name} AS FROM rows", rows.select(["USER_ID", "RANK", "ITEM_ID"]))
+        listed = rows.select(["USER_ID", "RANK", "ITEM_ID"])
+        _create(db, f"CREATE TABLE {name} AS FROM rows", listed.to_batches(), listed.schema)
     compared, overlap, changed = db.execute(LISTS).fetchall()[0]
     return ListsCompared(users_compared=compared, overlap=overlap, lists_changed=changed)
 
 
-def _create(db: duckdb.DuckDBPyConnection, statement: str, rows: pa.Table | pa.RecordBatchReader) -> None:
-    db.register("rows", rows)
-    db.execute(statement)
+def _create(
+    db: duckdb.DuckDBPyConnection, statement: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema
+) -> None:
+    """A table from rows; what they meet with is raised as it is, where DuckDB would pass it on as text."""
+    watched = Watched(rows)
+    db.register("rows", watched.reader(schema))
+    try:
+        db.execute(statement)
+    except Exception:
+        if watched.error:
+            raise watched.error from None
+        raise
     db.unregister("rows")

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from sasrec_tasks import contents, trained
-from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.artifacts import Damaged, RunStore
 from sasrec_tasks.champion import index_in
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import RANKS, protocol
+from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.measures import rank, summarise, unseen_items
 from sasrec_tasks.sasrec.metrics import Float64, Ranks, bootstrap, interval, per_user
 from sasrec_tasks.sasrec.scoring import Scorer, model_scorer
@@ -38,17 +39,25 @@ class Comparison:
     on_known: dict[str, float] = field(default_factory=dict)  # both models where both know the target
 
 
+class ChampionGone(Exception):  # noqa: N818 - it says what is the case
+    """The champion's run is pruned, or its model can't be used any more: trying again doesn't bring it back."""
+
+
 def compare(store: RunStore, settings: Settings, champion: str) -> Comparison:
     """Score the champion on this run's test split and compare user by user.
 
     Raises:
-        BadSettings: the champion's run is not in the store.
-        OSError, ValueError: its files are damaged.
+        ChampionGone: the champion's run is not in the store, or its files are damaged.
+        Damaged: this run's own files are.
+        OSError: some can't be read now. Trying again is safe.
     """
-    data = contents.interactions(store, settings)
-    test = data.split.test
-    scorer, index = champion_scorer(store.sibling(champion), settings, contents.item_ids(store), test)
-    ranks = rank(scorer, test, unseen_items(data, settings))
+    data, items = contents.interactions(store, settings), contents.item_ids(store)
+    test, unseen = data.split.test, unseen_items(data, settings)
+    try:
+        scorer, index = champion_scorer(store.sibling(champion), settings, items, test)
+        ranks = rank(scorer, test, unseen)
+    except (BadSettings, Damaged, ValueError, FloatingPointError) as error:
+        raise ChampionGone(str(error)) from error
     served = protocol(settings)
     old = per_user(ranks[served])[METRIC]
     new = per_user(_own_ranks(store, served))[METRIC]

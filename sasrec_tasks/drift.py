@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from deltalake.exceptions import DeltaError
 
 from sasrec_tasks import profile, runs
-from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.artifacts import Damaged, RunStore
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import ITEMS
 from sasrec_tasks.errors import BadSettings
@@ -119,5 +119,5 @@ def _items_of(run: RunStore | None) -> Path | None:
         return None
     try:
         return run.folder("split") / ITEMS
-    except (BadSettings, OSError):
+    except (BadSettings, Damaged):
         return None

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sasrec_tasks import contents, strangers
-from sasrec_tasks.artifacts import RunStore, Summary, write_json
+from sasrec_tasks.artifacts import Damaged, RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import MANIFEST, USERS, Interactions
 from sasrec_tasks.errors import BadData, BadSettings
@@ -132,7 +132,7 @@ def counts(store: RunStore, settings: Settings) -> dict[str, dict[str, int]]:
 def _report(store: RunStore) -> dict[str, Any]:
     try:
         report: dict[str, Any] = store.read_json(FOLDER, REPORT) if store.marker(FOLDER) else {}
-    except OSError as error:
+    except Damaged as error:
         log.warning("export: what the run was narrowed to is lost, it is read again: %s", error)
         return {}
     return report

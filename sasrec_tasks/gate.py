@@ -13,13 +13,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pyarrow as pa
-
 from sasrec_tasks import change, drift, eligible, examples, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.champion import earlier_publishes
-from sasrec_tasks.comparison import METRIC, Comparison, compare
+from sasrec_tasks.comparison import METRIC, ChampionGone, Comparison, compare
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import METRICS, VERDICT, protocol, refit_note
 from sasrec_tasks.errors import BadSettings, GateRefused
@@ -40,7 +37,8 @@ def run(store: RunStore, settings: Settings) -> Summary:
 
     Raises:
         GateRefused: the model may not be published.
-        OSError: what is published can't be read to compare with. Trying again is safe.
+        Damaged: files of this run are not those that its tasks wrote.
+        OSError: what is published, or the champion, can't be read to compare with. Trying again is safe.
     """
     earlier = earlier_publishes(store, settings, settings.gate.recent_publishes)
     narrowed = eligible.freeze(store, settings, ended=store.marker("export") is not None)
@@ -162,9 +160,7 @@ def _against_champion(
     trained.device(settings)  # that there is no GPU is not the champion's fault
     try:
         comparison = compare(store, settings, champion.run_id)
-    except (ConnectionError, TimeoutError, PermissionError):
-        raise  # weights that can't be reached are not gone: trying again, or mending the rights, helps
-    except (BadSettings, OSError, ValueError, FloatingPointError) as error:
+    except ChampionGone as error:
         reason = (
             f"champion {champion.run_id} (version {champion.version}) could not be compared with, "
             f"its weights are gone or unreadable: {error}"
@@ -196,9 +192,8 @@ def _against_table(store: RunStore, settings: Settings, published: Published) ->
             users=gate.compared_users,
             random_state=settings.evaluate.random_state,
         )
-    except (OSError, pa.ArrowException, duckdb.Error) as error:
-        # DuckDB passes on as its own what reading has met with.
-        return [_not_compared(tables, published, settings, error)]
+    except change.NotReadable as error:
+        return [_not_compared(tables, published, settings, error.why)]
     rules = [
         at_most(
             "users_lost",

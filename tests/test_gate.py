@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -14,7 +15,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks import artifacts
+from sasrec_tasks.artifacts import Damaged, RunStore
 from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.pipeline import run_task
 from sasrec_tasks.tables import Keep, open_tables
@@ -157,6 +159,43 @@ def test_a_champion_whose_weights_are_gone_is_reported(place: Any, gone: str) ->
     assert "gone or unreadable" in reasons[0]
     assert verdict_of(store)["champion"] is None
     assert DeltaTable(place.table).version() == 1
+
+
+def test_a_champion_that_can_not_be_read_now_is_not_gone(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    champion = Path(place.run("champion").root)
+    place.run("next", upto="evaluate")
+
+    def cut_off(file: Path) -> str:
+        if file.is_relative_to(champion):
+            raise OSError(errno.EIO, "the connection was cut", str(file))
+        return read(file)
+
+    read = artifacts._sha256
+    monkeypatch.setattr(artifacts, "_sha256", cut_off)
+    with pytest.raises(OSError, match="the connection was cut"):
+        run_task("gate", f"{place.store}/next")
+    monkeypatch.undo()
+    run_task("gate", f"{place.store}/next")  # the next try compares
+    assert verdict_of(RunStore(f"{place.store}/next"))["champion"]["run_id"] == "champion"
+
+
+@pytest.mark.parametrize(
+    "damaged", ["evaluate/ranks.parquet", "split/items.npy", "split/users.parquet", "train/model.safetensors"]
+)
+@pytest.mark.parametrize("forced", [False, True])
+def test_damaged_files_of_the_run_itself_are_no_fault_of_what_is_published(
+    place: Any, damaged: str, forced: bool
+) -> None:
+    place.run("champion")
+    store = place.run("next", {"gate.force_publish": forced}, upto="evaluate")
+    (Path(store.root) / damaged).write_bytes(b"not what was written")
+    task = damaged.partition("/")[0]
+    with pytest.raises(Damaged, match=rf"next/{damaged}: damaged or missing: run `{task}` again"):
+        run_task("gate", store.uri)
+    assert store.marker("gate") is None
+    run_task(task, store.uri)
+    run_task("gate", store.uri)
+    assert verdict_of(store)["champion"]["run_id"] == "champion"
 
 
 FEW = {"gate.max_users_lost": 1.0}  # what was published elsewhere has one user

@@ -43,6 +43,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> SASRec:
     Raises:
         ValueError: a file is missing or damaged, or the weights are not of the sizes in
             ``model.json``.
+        OSError: a file can't be read now.
     """
     with torch.device("meta"):  # shapes only: the weights come from the file
         model = SASRec(_read_config(folder / CONFIG_FILE))
@@ -66,7 +67,7 @@ def _read_config(path: Path) -> SASRecConfig:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: {REMEDY}") from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read as JSON ({error}): {REMEDY}") from error
     sizes = content.get("config") if isinstance(content, dict) else None
     if not isinstance(sizes, dict):
@@ -85,5 +86,5 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights: dict[str, Tensor] = load_file(path)
         return weights
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}): {REMEDY}") from error

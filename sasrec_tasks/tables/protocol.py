@@ -168,9 +168,9 @@ class Watched:
         self.batches = batches
         self.error: BaseException | None = None
 
-    def reader(self) -> pa.RecordBatchReader:
-        """The rows, of the table's columns."""
-        return pa.RecordBatchReader.from_batches(RECOMMENDATIONS, self._rows())
+    def reader(self, schema: pa.Schema = RECOMMENDATIONS) -> pa.RecordBatchReader:
+        """The rows, by default of the table's columns."""
+        return pa.RecordBatchReader.from_batches(schema, self._rows())
 
     def _rows(self) -> Iterator[pa.RecordBatch]:
         try:
