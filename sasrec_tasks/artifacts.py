@@ -214,7 +214,7 @@ class RunStore:
         """
         fingerprint = self.fingerprint(task, reads, settings)
         done = self.marker(task)
-        if done and done.fingerprint == fingerprint and self._is_whole(done):
+        if done and self._holds(done, fingerprint):
             log.info("%s: nothing to do, done at %s", task, done.finished_at)
             return done.summary
         started = time.monotonic()
@@ -236,6 +236,14 @@ class RunStore:
                 "%s: %.1f s, at most %s MB of memory", task, marker.seconds, f"{marker.peak_rss_mb or 0:,}"
             )
             return self._commit(folder, marker, replaces=done)
+
+    def is_done(self, task: str, fingerprint: str) -> bool:
+        """Whether `once` would find nothing to do."""
+        done = self.marker(task)
+        return done is not None and self._holds(done, fingerprint)
+
+    def _holds(self, marker: Marker, fingerprint: str) -> bool:
+        return marker.fingerprint == fingerprint and self._is_whole(marker)
 
     def _is_whole(self, marker: Marker) -> bool:
         """Whether a finished task's files are there, in the sizes (locally: bytes) that it wrote."""
@@ -269,7 +277,7 @@ class RunStore:
         task, place = marker.task, f"{self.root}/{marker.task}/{MARKER}"
         with claims.held(self.fs, f"{self.root}/.{task}.lock") as check:
             winner = self.marker(task)
-            if winner and winner.fingerprint == marker.fingerprint and self._is_whole(winner):
+            if winner and self._holds(winner, marker.fingerprint):
                 log.info("%s: another try was faster, this one leaves", task)
                 return winner.summary
             if winner and winner != replaces:

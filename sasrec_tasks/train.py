@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,19 +33,31 @@ def run(store: RunStore, settings: Settings) -> Summary:
     Raises:
         BadData: nothing to train on, or an OUTCOME that `train.outcome` has no meaning for.
         BadSettings: training diverged.
+        OSError: what it goes on from can't be read now. Trying again is safe.
     """
-    settings_read = settings.train.model_dump(mode="json", exclude={"device"})
-    settings_read |= settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"})
     model = new_model(contents.interactions(store, settings).num_items, settings)
-    start = warm_start.choose(store, settings, model)
-    settings_read["warm_start"] = {"run_id": start.run_id, "model": start.model}
-    fingerprint = store.fingerprint("train", ["split"], settings_read)
+    start = warm_start.kept(store)
+    if start is None or not store.is_done("train", _fingerprint(store, settings, start)):
+        start = warm_start.choose(store, settings, model, start)
+    fingerprint = _fingerprint(store, settings, start)
     return store.once(
         "train",
         lambda folder: _train(store, settings, model, start, fingerprint, folder),
         reads=["split"],
-        settings=settings_read,
+        settings=_settings_read(settings, start),
     )
+
+
+def _fingerprint(store: RunStore, settings: Settings, start: Start) -> str:
+    return store.fingerprint("train", ["split"], _settings_read(settings, start))
+
+
+def _settings_read(settings: Settings, start: Start) -> dict[str, Any]:
+    return {
+        **settings.train.model_dump(mode="json", exclude={"device"}),
+        **settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"}),
+        "warm_start": {"run_id": start.run_id, "model": start.model},
+    }
 
 
 def _train(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sasrec_tasks import trained
+from sasrec_tasks import artifacts, trained
 from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.pipeline import run_task
 from sasrec_tasks.rollback import roll_back
 
 WARM = {"train.cold_start_every": 3, "gate.force_publish": True}
@@ -100,6 +106,82 @@ def test_a_run_that_is_cleared_stays_with_what_it_began_with(place: Any) -> None
     place.run("other", {"as_of": "2026-01-02", **WARM})
     night(place, 2)
     assert place.start("night-2", {"as_of": "2026-01-02", **WARM}).marker("train") == trained
+
+
+def champion_gone(place: Any) -> None:
+    shutil.rmtree(place.folder / "runs" / "night-1")
+
+
+def champion_trained_anew(place: Any) -> None:
+    place.run("night-1", {"as_of": "2026-01-01", **WARM, "train.random_state": 9}, upto="train")
+
+
+@pytest.mark.parametrize(
+    ("settings", "happens", "told"),
+    [
+        ({"train.warmup_epochs": 0.5}, None, ""),
+        ({"train.warmup_epochs": 0.5}, champion_gone, "night-1 can't be read: .*`train` has not finished"),
+        (
+            {"train.warmup_epochs": 0.5},
+            champion_trained_anew,
+            "of run night-1 are others than this run had begun",
+        ),
+        ({"train.hidden_units": 8}, None, "night-1 has other sizes"),
+    ],
+)
+def test_what_a_run_had_begun_with_is_looked_at_again_before_it_trains_again(
+    place: Any,
+    settings: dict[str, Any],
+    happens: Callable[[Any], None] | None,
+    told: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    night(place, 1)
+    first = night(place, 2)
+    if happens:
+        happens(place)
+    store = place.start("night-2", {"as_of": "2026-01-02", **WARM, **settings})
+    run_task("train", store.uri)
+    again = store.marker("train").summary["warm_start"]
+    if told:
+        assert (again["run_id"], again["nights"]) == (None, 0)
+        assert re.search(f"train: a cold start: .*{told}", caplog.text)
+    else:
+        assert again == first
+    done = store.marker("train")
+    run_task("train", store.uri)
+    assert store.marker("train") == done
+
+
+def test_a_run_that_has_trained_needs_the_champion_no_more(place: Any) -> None:
+    night(place, 1)
+    night(place, 2)
+    store = RunStore(f"{place.store}/night-2")
+    done = store.marker("train")
+    champion_gone(place)
+    run_task("train", store.uri)
+    assert store.marker("train") == done
+
+
+def test_a_champion_that_can_not_be_read_now_makes_no_cold_start(
+    place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night(place, 1)
+    store = place.run("night-2", {"as_of": "2026-01-02", **WARM}, upto="split")
+
+    def cut_off(file: Path) -> str:
+        if "night-1" in file.parts:
+            raise OSError(errno.EIO, "the connection was cut", str(file))
+        return read(file)
+
+    read = artifacts._sha256
+    monkeypatch.setattr(artifacts, "_sha256", cut_off)
+    with pytest.raises(OSError, match="the connection was cut"):
+        run_task("train", store.uri)
+    monkeypatch.undo()
+    run_task("train", store.uri)
+    assert store.marker("train").summary["warm_start"]["run_id"] == "night-1"
 
 
 def test_held_out_items_are_not_carried_over(place: Any) -> None:
