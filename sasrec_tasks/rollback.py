@@ -30,14 +30,15 @@ def roll_back(table: str, *, version: int | None = None, run_id: str = "") -> di
 
     Raises:
         BadSettings: no such version or run is kept, or there is nothing to go back to.
-        OSError: its rows are not kept any more.
+        OSError: its rows are not kept any more, or another run was published meanwhile, and stays.
     """
     tables = open_tables(table)
     served = next(tables.published(), None)
     if served is None:
         raise BadSettings(f"table={table!r}: nothing is published there")
     to = _found(tables, table, version, run_id)
-    done = tables.rollback(to)  # served already or not: other tables of the setting may have to follow yet
+    # served already or not: other tables of the setting may have to follow yet
+    done = tables.rollback(to, instead_of=served)
     when = "already" if done.version == served.version else "again"
     log.warning("rollback: %s: version %d serves run %s %s", tables.url, done.version, done.run_id, when)
     # As the version itself tells it: a rollback that is tried again after its commit tells the same.

@@ -31,7 +31,15 @@ from sasrec_tasks.tables.delta_log import (
     versions,
 )
 from sasrec_tasks.tables.delta_replay import of_version
-from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Pruned, Published, require_latest
+from sasrec_tasks.tables.protocol import (
+    POPULAR,
+    RECOMMENDATIONS,
+    Pruned,
+    Published,
+    meanwhile,
+    require_latest,
+    require_served,
+)
 from sasrec_tasks.tables.retention import Keep, NotKept, not_kept
 
 log = logging.getLogger(__name__)
@@ -129,19 +137,30 @@ class DeltaTables:
             raise
         return Published(version=version, run_id=run_id, as_of=as_of, metadata=content)
 
-    def rollback(self, to: Published) -> Published:
+    def rollback(self, to: Published, *, instead_of: Published | None = None) -> Published:
         """Serve an earlier version again; see `Tables`."""
+        table = _opened(self.url)  # before looking at it: a commit from here on makes ours fail
         newest = next(self.published(), None)
         if newest is None or newest.run_id == to.run_id:
             return to if newest is None else newest
+        require_served(newest, instead_of, self.url)
         self._at(to.version)
-        popular = _opened(self.popular_url)
-        if (earlier := newest_of_run(popular, to.run_id)) < popular.version():
-            _restore(popular, earlier, {"run_id": to.run_id})
+        self._serve_popular(to.run_id)
         content = {**to.metadata, "run_id": to.run_id, "as_of": to.as_of.isoformat()}
         content["rolled_back"] = {"run_id": newest.run_id, "version": newest.version}
-        version = _restore(_opened(self.url), to.version, content)
+        try:
+            version = _restore(table, to.version, content)
+        except OSError:
+            if run := served_run(_opened(self.url)):  # it is served still, or was published meanwhile
+                self._serve_popular(run[0])
+            raise
         return Published(version=version, run_id=to.run_id, as_of=to.as_of, metadata=content)
+
+    def _serve_popular(self, run_id: str) -> None:
+        """Make a run's popular items the newest."""
+        popular = _opened(self.popular_url)
+        if (earlier := newest_of_run(popular, run_id)) < popular.version():
+            _restore(popular, earlier, {"run_id": run_id})
 
     def prune(self, keep: Keep, *, dry_run: bool = False) -> list[Pruned]:
         """Remove the data files of old publishes; see `Tables`. The log stays, with all that it tells.
@@ -262,20 +281,19 @@ def _replace(
     except DeltaError as error:
         # the first version of a table, where another run has made it, fails with no class of its own
         if isinstance(error, CommitFailedError) or (table is None and _open(url)):
-            raise OSError(f"{url}: was written to by another run meanwhile: try again ({error})") from error
+            raise meanwhile(url, error) from error
         raise OSError(f"{url}: can't be written: {error}") from error
     return 0 if table is None else int(table.version()) + 1  # without retries it is on top of what was there
 
 
 def _restore(table: DeltaTable, version: int, content: dict[str, Any]) -> int:
-    """Make an earlier version's rows those of the next; its number."""
+    """Make an earlier version's rows those of the next; its number. Fails if the open version is not the newest."""
+    newest = int(table.version())
+    properties = CommitProperties(custom_metadata={METADATA: json.dumps(content)}, max_commit_retries=0)
     try:
-        table.restore(
-            version,
-            commit_properties=CommitProperties(custom_metadata={METADATA: json.dumps(content)}),
-            post_commithook_properties=KEEP_LOG,
-        )
+        table.restore(version, commit_properties=properties, post_commithook_properties=KEEP_LOG)
+    except CommitFailedError as error:
+        raise meanwhile(table.table_uri, error) from error
     except DeltaError as error:
         raise OSError(f"{table.table_uri}: version {version} can't be restored: {error}") from error
-    table.update_incremental()
-    return int(table.version())
+    return newest + 1  # without retries it is on top of what was there

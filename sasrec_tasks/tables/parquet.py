@@ -28,7 +28,14 @@ import pyarrow.parquet as pq
 
 from sasrec_tasks import files, filesystem
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS, Pruned, Published, require_latest
+from sasrec_tasks.tables.protocol import (
+    POPULAR,
+    RECOMMENDATIONS,
+    Pruned,
+    Published,
+    require_latest,
+    require_served,
+)
 from sasrec_tasks.tables.retention import Keep, not_kept
 from sasrec_tasks.tables.versions import Version, Versions
 
@@ -100,12 +107,13 @@ class ParquetTables:
             self._remove_unless_kept(place)
         return version
 
-    def rollback(self, to: Published) -> Published:
+    def rollback(self, to: Published, *, instead_of: Published | None = None) -> Published:
         """Serve an earlier version again; see `Tables`."""
         with self._lock():
             tag, versions = files.tag(self.fs, f"{self.root}/{POINTER}"), self._versions()
             if versions.newest and versions.newest.run_id == to.run_id:
                 return versions.newest
+            require_served(versions.at(None, self.url), instead_of, self.url)
             version = versions.back_to(to.version, self.url)
             if version.place not in self._places():
                 raise not_kept(self.url, to.version)

@@ -32,6 +32,7 @@ from sasrec_tasks.tables.protocol import (
     Published,
     Watched,
     require_latest,
+    require_served,
 )
 from sasrec_tasks.tables.retention import Keep, not_kept
 from sasrec_tasks.tables.versions import Version, Versions
@@ -117,12 +118,13 @@ class PostgresTables:
             cursor.connection.commit()
         return version
 
-    def rollback(self, to: Published) -> Published:
+    def rollback(self, to: Published, *, instead_of: Published | None = None) -> Published:
         """Serve an earlier version again; see `Tables`."""
         with self._connection() as cursor:
             versions = self._locked_versions(cursor)
             if versions.newest and versions.newest.run_id == to.run_id:
                 return versions.newest
+            require_served(versions.at(None, self.url), instead_of, self.url)
             version = versions.back_to(to.version, self.url)
             if version.place not in self._places(cursor):
                 raise not_kept(self.url, to.version)

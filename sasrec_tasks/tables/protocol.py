@@ -103,11 +103,17 @@ class Tables(Protocol):
         """
         ...
 
-    def rollback(self, to: Published) -> Published:
+    def rollback(self, to: Published, *, instead_of: Published | None = None) -> Published:
         """Serve an earlier version again, both tables; a new version says so.
 
         Args:
             to: one of `kept`; nothing is done if its run is served already.
+            instead_of: what is served as far as the caller knows; None: whatever is.
+
+        Raises:
+            NotKept: the version is not kept any more.
+            OSError: another run was published meanwhile, and stays, or the place can't be written to. Trying
+                again is safe.
         """
         ...
 
@@ -159,6 +165,26 @@ def require_latest(newest: Published | None, as_of: datetime) -> None:
     """
     if newest and newest.as_of > as_of:
         raise Superseded(newest)
+
+
+def require_served(newest: Published, known: Published | None, url: str) -> None:
+    """Refuse to roll back a run that the caller has not known of.
+
+    Args:
+        known: what was served when it chose; None: whatever is served.
+
+    Raises:
+        OSError: another run is served by now.
+    """
+    if known and newest.run_id != known.run_id:
+        raise meanwhile(url)
+
+
+def meanwhile(url: str, error: Exception | None = None) -> OSError:
+    """What to raise where another run has published since the table was looked at."""
+    return OSError(
+        f"{url}: was written to by another run meanwhile: try again{f' ({error})' if error else ''}"
+    )
 
 
 class Watched:

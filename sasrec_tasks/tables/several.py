@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sasrec_tasks.tables.protocol import Pruned, Published, Superseded, Tables
+from sasrec_tasks.tables.protocol import Pruned, Published, Superseded, Tables, require_served
 from sasrec_tasks.tables.retention import Keep
 
 log = logging.getLogger(__name__)
@@ -66,16 +66,18 @@ class SeveralTables:
             log.info("export: run %s is version %d of %s", run_id, copied.version, table.url)
         return published
 
-    def rollback(self, to: Published) -> Published:
+    def rollback(self, to: Published, *, instead_of: Published | None = None) -> Published:
         """Roll each table back to the run; the primary last, so that trying again goes on. See `Tables`.
 
         Raises:
             OSError: one of the others does not keep the run's rows any more.
         """
+        if (newest := next(self.published(), None)) and newest.run_id != to.run_id:
+            require_served(newest, instead_of, self.url)
         found = [(table, _of_run(table, to.run_id)) for table in self.others]
         for table, theirs in found:
             table.rollback(theirs)
-        return self.primary.rollback(to)
+        return self.primary.rollback(to, instead_of=instead_of)
 
     def prune(self, keep: Keep, *, dry_run: bool = False) -> list[Pruned]:
         """Prune each table by what it was itself served from; see `Tables`."""

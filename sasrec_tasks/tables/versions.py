@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.tables.protocol import Published
+from sasrec_tasks.tables.protocol import Published, meanwhile
 from sasrec_tasks.tables.retention import NotKept
 
 
@@ -97,7 +97,7 @@ class Versions:
             OSError: something was.
         """
         if self.newest != before.newest:
-            raise OSError(f"{url}: was written to by another run meanwhile: try again")
+            raise meanwhile(url)
         return Version(
             version=self.next,
             place=place,

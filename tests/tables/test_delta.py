@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -13,6 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables import Published, delta_files, open_tables
+from sasrec_tasks.tables.delta import DeltaTables
 from sasrec_tasks.tables.delta_files import dataset
 from sasrec_tasks.tables.delta_log import run_of
 from sasrec_tasks.tables.delta_replay import of_version
@@ -56,6 +58,32 @@ def test_a_rollback_takes_runs_back_and_they_can_be_published_again(
     assert runs(url) == ["c", "a"]
     assert publish(url, "a").version == 3
     assert served(url) == (4, {("u", "c"), ("v", "c")})
+
+
+@pytest.mark.parametrize("after", ["_at", "_serve_popular"])
+def test_a_run_that_is_published_during_a_rollback_stays(
+    url: str, after: str, publish: Publish, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(url, "a")
+    publish(url, "b")
+    tables = open_tables(url)
+    to = next(kept for kept in tables.kept() if kept.run_id == "a")
+    step = getattr(DeltaTables, after)
+
+    def then_published(self: DeltaTables, *arguments: Any) -> Any:
+        done = step(self, *arguments)
+        publish(url, "c")
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTables, after, then_published)
+        with pytest.raises(OSError, match="by another run meanwhile: try again"):
+            tables.rollback(to)
+    assert served(url) == (2, {("u", "c"), ("v", "c")})
+    assert tables.popular()["RUN_ID"].to_pylist() == ["c"]
+    assert tables.rollback(to).version == 3
+    assert served(url) == (3, {("u", "a"), ("v", "a")})
+    assert tables.popular()["RUN_ID"].to_pylist() == ["a"]
 
 
 def test_compaction_changes_nothing(url: str, publish: Publish, runs: Runs, batch: Batch) -> None:

@@ -254,6 +254,22 @@ def test_a_rollback_to_what_is_served_does_nothing(url: str, publish: Publish) -
     assert len(list(open_tables(url).kept())) == 1
 
 
+def test_a_run_that_was_published_since_is_not_rolled_back(
+    url: str, publish: Publish, served: Served
+) -> None:
+    for run_id in "ab":
+        publish(url, run_id)
+    tables, to, known = open_tables(url), at(url, "a"), at(url, "b")
+    publish(url, "c")
+    with pytest.raises(OSError, match="by another run meanwhile: try again"):
+        tables.rollback(to, instead_of=known)
+    assert served(url) == (2, {("u", "c"), ("v", "c")})
+    assert tables.popular()["RUN_ID"].to_pylist() == ["c"]
+    done = tables.rollback(to, instead_of=at(url, "c"))
+    assert tables.rollback(to, instead_of=known) == done  # tried again, after the commit
+    assert served(url) == (3, {("u", "a"), ("v", "a")})
+
+
 def test_after_a_rollback_runs_are_published_as_ever(url: str, publish: Publish, runs: Runs) -> None:
     for run_id, as_of in (("a", JANUARY), ("b", FEBRUARY)):
         publish(url, run_id, as_of=as_of)
