@@ -98,15 +98,30 @@ def of(summary: Mapping[str, Any]) -> list[Drift]:
 
 
 def _published_before(settings: Settings, store: RunStore, as_of: datetime) -> pa.Table:
-    """The published runs of the table that have a profile, newest first; what was rolled back is not usual."""
+    """The published runs of the table that have a profile, newest first; what was rolled back is not usual.
+
+    Raises:
+        ConnectionError, TimeoutError: the table can't be reached. Trying again is safe.
+    """
     try:
-        found = runs.with_rollbacks(runs.read(runs.url_of(settings.table, store.store)), settings.table)
+        found = runs.read(runs.url_of(settings.table, store.store))
     except (
         DeltaError,
         OSError,
     ) as error:  # as where a run's row can't be written: the data may be as good as ever
         log.warning("validate: the runs before could not be read, drift is not looked at: %s", error)
         found = runs.RUNS.empty_table()
+    try:
+        found = runs.with_rollbacks(found, settings.table)
+    except (ConnectionError, TimeoutError):
+        raise
+    except (DeltaError, OSError) as error:
+        # the runs are a table of their own, and a wider range is better than none
+        log.warning(
+            "validate: which nights were rolled back could not be read, drift is held against all that were "
+            "published: %s",
+            error,
+        )
     wanted = (
         (pc.field("ENDING") == "published") & pc.field("PROFILE").is_valid() & (pc.field("AS_OF") < as_of)
     )

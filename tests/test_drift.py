@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from sasrec_tasks import drift, runs
 from sasrec_tasks.drift import Drift
 from sasrec_tasks.errors import BadData
+from sasrec_tasks.pipeline import run_task
 from sasrec_tasks.rollback import roll_back
+from sasrec_tasks.tables.delta import DeltaTables
 
 FIGURES = st.floats(0, 1e9)
 
@@ -111,6 +113,45 @@ def test_a_night_that_was_rolled_back_is_not_what_is_usual(place: Any, chains: A
     assert rows["low"] == rows["high"] == profile_of(place, "night1")["rows"]
     roll_back(place.table, run_id="night2")  # forward again
     assert night(place, 4, chains(users=60)).marker("validate").summary["nights"][:1] == ["night2"]
+
+
+@pytest.mark.parametrize("kind", ["", "parquet+"])
+def test_without_the_table_drift_is_held_against_all_that_were_published(
+    place: Any, chains: Any, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.table = f"{kind}{place.table}"
+    night(place, 1, chains(users=60))
+    night(place, 2, chains(users=90))
+    roll_back(place.table)
+    place.write(chains(users=30))
+    settings = {"as_of": "2026-01-03", "validate.drift_fail": None, "validate.drift_warn": 1.2}
+    store = place.run("night3", settings, upto="ingest")
+    for file in (place.folder / "table").rglob("*.json"):
+        file.write_text("garbage")
+    run_task("validate", store.uri)
+    assert "which nights were rolled back could not be read, drift is held against all" in caplog.text
+    assert "validate: drift: rows" in caplog.text
+    summary = store.marker("validate").summary
+    assert summary["nights"] == ["night2", "night1"]
+    (rows,) = (each for each in summary["drift"] if each["figure"] == "rows")
+    assert rows["low"] == profile_of(place, "night1")["rows"] < rows["high"]
+
+
+def test_a_table_that_can_not_be_reached_is_tried_again(
+    place: Any, chains: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night(place, 1, chains(users=60))
+    store = place.run("night2", {"as_of": "2026-01-02"}, upto="ingest")
+
+    def cut_off(_: DeltaTables) -> set[str]:
+        raise ConnectionResetError("the connection was cut")
+
+    monkeypatch.setattr(DeltaTables, "rolled_back", cut_off)
+    with pytest.raises(ConnectionError):
+        run_task("validate", store.uri)
+    monkeypatch.undo()
+    run_task("validate", store.uri)
+    assert store.marker("validate").summary["nights"] == ["night1"]
 
 
 def test_a_run_that_is_done_again_is_not_held_against_others(place: Any, chains: Any) -> None:
