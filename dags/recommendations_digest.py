@@ -1,8 +1,8 @@
 """## Recommendations digest
 
 An example of a consumer: runs whenever `sasrec_nightly` has published, reads the new version of the
-table and writes how it differs from the one before as `<table>_digest/<version>.json`.
-Re-running writes the same file again.
+table and writes how it differs from what was served before as `<table>_digest/<version>.json`; after a
+rollback, from what was rolled back. Re-running writes the same file again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def digest() -> dict[str, Any]:
     with sasrec_shared.at_work():
         if events:
             extra = events[-1].extra
-            return write(extra["table"], extra["version"])
+            return write(extra["table"], extra["version"], extra["previous_version"])
         return write(sasrec_shared.table())
 
 

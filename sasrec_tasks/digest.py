@@ -32,42 +32,47 @@ FROM new_lists FULL JOIN old_lists USING (USER_ID)
 """
 
 
-def write(url: str, version: int | None = None) -> dict[str, Any]:
-    """Describe a version of the table, and how it differs from the publish before it.
+def write(url: str, version: int | None = None, previous_version: int | None = None) -> dict[str, Any]:
+    """Describe a version of the table, and how it differs from what was served before it.
 
     Args:
         url: of the recommendations.
         version: of the table; None is the newest.
+        previous_version: what was served before, as the Asset event says; None: the newest before it that is kept.
 
     Returns:
         The digest, which also lies at `<folder>_digest/<version>.json` unless the table is in a database: rows,
-        users, items, users_served_popular, and against the previous publish users_new, users_gone, overlap (mean
-        share of a user's items that were there before) and users_with_the_same_items.
+        users, items, users_served_popular, and against the previous version, if its rows are kept, users_new,
+        users_gone, overlap (mean share of a user's items that were there before) and users_with_the_same_items.
 
     Raises:
         BadSettings: nothing is published there.
     """
     tables = open_tables(url)
-    publishes = list(tables.published())
-    this = next((p for p in publishes if version is None or p.version <= version), None)
+    kept = {each.version: each for each in tables.kept()}  # with those that were rolled back since
+    this = None if version is None else kept.get(version)
+    if this is None:
+        this = next((p for p in tables.published() if version is None or p.version <= version), None)
     if this is None:
         raise BadSettings(
             f"table={url!r}: no publish in it{'' if version is None else f' up to version {version}'}"
         )
-    earlier = next((published for published in publishes if published.version < this.version), None)
-    if earlier and all(kept.version != earlier.version for kept in tables.kept()):
-        earlier = None  # its rows were pruned
-    old = earlier.version if earlier else None
+    old = previous_version
+    if old is None:
+        earlier = (e for e in kept.values() if e.version < this.version and e.run_id != this.run_id)
+        old = next((each.version for each in earlier), None)
+    elif old not in kept:
+        old = None  # its rows were pruned
     with compare.versions(tables, new=this.version, old=old) as db:
         figures = db.sql(FIGURES).to_arrow_table().to_pylist()[0]
-        if earlier:
+        if old is not None:
             figures |= db.sql(CHANGES).to_arrow_table().to_pylist()[0]
     digest = {
         "table": url,
         "version": this.version,
         "run_id": this.run_id,
         "as_of": this.as_of.isoformat(),
-        "previous_version": earlier.version if earlier else None,
+        "previous_version": old,
         **figures,
     }
     log.info("digest: %s", json.dumps(digest))

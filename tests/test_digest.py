@@ -11,6 +11,7 @@ from deltalake import DeltaTable
 
 from sasrec_tasks import digest
 from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.rollback import roll_back
 
 
 def lists(table: str, version: int) -> dict[str, set[str]]:
@@ -53,7 +54,26 @@ def test_a_rollback_is_described_as_what_is_served(place: Any) -> None:
     place.run("b")
     DeltaTable(place.table).restore(0)
     found = digest.write(place.table)
-    assert (found["version"], found["run_id"], found["previous_version"]) == (2, "a", None)
+    assert (found["version"], found["run_id"], found["previous_version"]) == (2, "a", 1)
+
+
+@pytest.mark.parametrize("kind", ["", "parquet+"])
+def test_after_a_rollback_the_difference_is_to_what_consumers_had(place: Any, chains: Any, kind: str) -> None:
+    place.table = f"{kind}{place.table}"
+    for run_id, users in (("a", 100), ("b", 110), ("c", 120)):
+        place.write(chains(users=users))
+        place.run(run_id, {"gate.force_publish": True})
+    event = roll_back(place.table)
+    found = digest.write(place.table, event["version"], event["previous_version"])
+    assert (found["version"], found["run_id"], found["previous_version"]) == (3, "b", 2)
+    assert (found["users_new"], found["users_gone"]) == (0, 10)
+    assert digest.write(place.table) == found  # of a manual run
+    of_c = digest.write(place.table, 2, 1)  # the consumer comes late
+    assert (of_c["version"], of_c["run_id"], of_c["previous_version"]) == (2, "c", 1)
+    assert (of_c["users_new"], of_c["users_gone"]) == (10, 0)
+    roll_back(place.table, run_id="a")
+    assert digest.write(place.table, 1)["previous_version"] == 0
+    assert digest.write(place.table)["previous_version"] == 3
 
 
 def test_where_nothing_is_published_the_table_is_named(tmp_path: Path) -> None:

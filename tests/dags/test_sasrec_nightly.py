@@ -306,6 +306,13 @@ def test_a_second_table_is_reached_by_a_connection_and_both_are_rolled_back(
     assert extras[-1]["table"] == extras[-2]["table"]
     assert extras[-1]["metrics"].keys() == extras[-2]["metrics"].keys()
 
+    done = airflow.run("dags", "test", "recommendations_digest", **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    digest = json.loads((airflow.home / "recommendations_digest" / "3.json").read_text())
+    assert {name: digest[name] for name in ("version", "previous_version", "run_id")} == {
+        name: told[name] for name in ("version", "previous_version", "run_id")
+    }
+
 
 @pytest.mark.parametrize("dag", ["sasrec_rollback", "recommendations_digest", "recommendations_upsert"])
 @pytest.mark.parametrize(
