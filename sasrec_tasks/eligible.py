@@ -212,7 +212,7 @@ def _excluded(
     Args:
         file: gets the pairs of users who are not among the known ones.
     """
-    rows, width = 0, len(items) + 1
+    rows, of_unknown_items, width = 0, 0, len(items) + 1
     keys = []
     with strangers.collected() as others:
         for batch in table.batches():
@@ -221,15 +221,17 @@ def _excluded(
             known, unknown = ((user >= 0) & (item >= 0), (user < 0) & (item >= 0))
             keys.append(user[known] * width + item[known] + 1)
             others.add(batch["USER_ID"].filter(pa.array(unknown)), item[unknown] + 1)
-        others.write(file)
+            of_unknown_items += int((item < 0).sum())
+        pairs_of_others = others.write(file)
     pairs = distinct(np.concatenate([np.zeros(0, dtype=np.int64), *keys]))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(pairs // width, minlength=len(users)))])
-    known_rows = sum(map(len, keys))
-    return (
-        offsets,
-        (pairs % width).astype(np.int32),
-        {"rows": rows, "pairs": len(pairs), "rows_of_unknown_users_or_items": rows - known_rows},
-    )
+    found = {
+        "rows": rows,
+        "pairs": len(pairs),
+        "pairs_of_users_without_events": pairs_of_others,
+        "rows_of_items_unknown_to_the_model": of_unknown_items,
+    }
+    return offsets, (pairs % width).astype(np.int32), found
 
 
 def _places(values: pa.Array, among: pa.Array) -> Int64:

@@ -40,10 +40,11 @@ class Strangers:
             self.database.execute("INSERT INTO pairs FROM rows")
             self.database.unregister("rows")
 
-    def write(self, file: Path) -> None:
-        """Each pair once, in order."""
+    def write(self, file: Path) -> int:
+        """Each pair once, in order; their number."""
         in_order = "SELECT DISTINCT * FROM pairs ORDER BY USER_ID, ITEM"
-        self.database.execute(f"COPY ({in_order}) TO {_quoted(file)} (FORMAT parquet)")
+        done = self.database.execute(f"COPY ({in_order}) TO {_quoted(file)} (FORMAT parquet)")
+        return int(done.fetchall()[0][0])
 
 
 @contextmanager

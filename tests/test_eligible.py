@@ -230,16 +230,22 @@ def test_what_the_model_does_not_know_is_counted(
         eligible_items=narrowed.write("new", ITEM_ID=["item 1", "item 2", "new 1", "new 2", "new 2"]),
         excluded_pairs=narrowed.write(
             "strangers",
-            USER_ID=["user 1", "user 1", "nobody", "user 2"],
-            ITEM_ID=["item 1", "item 1", "item 1", "x"],
+            USER_ID=["user 1", "user 1", "nobody", "nobody", "user 2", "nobody"],
+            ITEM_ID=["item 1", "item 1", "item 1", "item 1", "x", "x"],
         ),
     )
     summary = run_task("export", store.uri)
     assert summary["narrowed_by"] == {
         "eligible_items": {"rows": 5, "rows_of_another_time": 0, "items": 2, "items_unknown_to_the_model": 2},
-        "excluded_pairs": {"rows": 4, "pairs": 1, "rows_of_unknown_users_or_items": 2},
+        "excluded_pairs": {
+            "rows": 6,
+            "pairs": 1,
+            "pairs_of_users_without_events": 1,
+            "rows_of_items_unknown_to_the_model": 2,
+        },
     }
     assert "2 items unknown to the model" in caplog.text
+    assert "1 pairs, 1 pairs of users without events, 2 rows of items unknown to the model" in caplog.text
 
 
 # Active users
