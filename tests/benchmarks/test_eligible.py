@@ -21,5 +21,11 @@ def test_each_way_is_exported_and_compared(tmp_path: Path, monkeypatch: pytest.M
     found = json.loads((tmp_path / "eligible.json").read_text())
     assert found["data"]["users"] == 40
     assert found["ratio"]["all items, no pairs"] == 1
-    assert set(found["ratio"]) == set(found["seconds"]) == set(found["spread"])
+    assert (
+        set(found["ratio"]) == set(found["seconds"]) == set(found["spread"]) == set(found["users_with_rows"])
+    )
+    with_strangers = "pairs, as many of users without events"
+    users = {way: found["users_with_rows"][way] for way in ("all items, no pairs", "pairs", with_strangers)}
+    assert users["all items, no pairs"] == users["pairs"] == 40
+    assert 40 < users[with_strangers] <= 80  # every item is among the 100 most popular
     assert not (tmp_path / "work").exists()
