@@ -5,8 +5,8 @@ from __future__ import annotations
 EXTRAS = {
     "torch": ("PyTorch", "train"),
     "safetensors": ("safetensors", "train"),
-    "pandera": ("pandera", "train"),
-    "yaml": ("PyYAML", "train"),
+    "pandera": ("pandera", "contract"),
+    "yaml": ("PyYAML", "contract"),
     "adbc_driver_manager": ("PostgreSQL's driver", "postgres"),
     "adbc_driver_postgresql": ("PostgreSQL's driver", "postgres"),
     "s3fs": ("s3fs", "s3"),
@@ -20,6 +20,9 @@ def needs(module: str) -> str:
 
     >>> needs("torch.nn")
     "needs PyTorch: pip install 'sasrec-tasks[train]'"
+    >>> needs("yaml")
+    "needs PyYAML: pip install 'sasrec-tasks[contract]', or [train] if it shall train, too"
     """
     called, extra = EXTRAS.get(module.partition(".")[0], ("", ""))
-    return called and f"needs {called}: pip install 'sasrec-tasks[{extra}]'"
+    more = ", or [train] if it shall train, too" if extra == "contract" else ""
+    return called and f"needs {called}: pip install 'sasrec-tasks[{extra}]'{more}"

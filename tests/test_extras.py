@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,21 @@ def test_what_needs_an_extra_says_which(arguments: list[str], told: str) -> None
     assert done.stderr.startswith("Error: ")
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_holding_rows_against_the_contract_needs_no_pytorch(finished: Any) -> None:
+    told = needs("pandera")
+    assert told == "needs pandera: pip install 'sasrec-tasks[contract]', or [train] if it shall train, too"
+    of_extra = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {requirement.partition(">=")[0] for requirement in of_extra["contract"]} == {"pandera", "pyyaml"}
+    assert set(of_extra["contract"]) <= set(of_extra["train"])
+    code = (
+        WITHOUT_EXTRAS.replace("'pandera', ", "").replace(", 'yaml'", "")
+        + "from sasrec_tasks.contract import checked; from sasrec_tasks.tables import open_tables\n"
+        "print(sum(map(len, checked(open_tables(sys.argv[1]).rows(0)))))"
+    )
+    done = python(code, finished.table)
+    assert done.stdout.strip() == "1000", done.stderr
 
 
 def test_training_without_pytorch_says_so(place: Any) -> None:
