@@ -92,12 +92,17 @@ def ways(store: RunStore, pairs: int, work: Path) -> dict[str, dict[str, Any]]:
     users = pq.read_table(store.folder("split") / USERS)["USER_ID"].to_numpy(zero_copy_only=False)
     half = random.permutation(items)[: len(items) // 2]
     drawn = {"USER_ID": random.choice(users, pairs), "ITEM_ID": random.choice(items, pairs)}
-    strangers = {
+    strangers: dict[str, Any] = {
         "USER_ID": [f"stranger-{number}" for number in random.integers(len(users), size=pairs)],
         "ITEM_ID": random.choice(items, pairs),
     }
     both = {name: [*drawn[name], *strangers[name]] for name in drawn}
-    tables = {"half": {"ITEM_ID": half}, "all": {"ITEM_ID": items}, "pairs": drawn, "more_pairs": both}
+    tables: dict[str, dict[str, Any]] = {
+        "half": {"ITEM_ID": half},
+        "all": {"ITEM_ID": items},
+        "pairs": drawn,
+        "more_pairs": both,
+    }
     for name, columns in tables.items():
         pq.write_table(pa.table(columns), work / f"{name}.parquet")
     excluded, more = ({"excluded_pairs": f"{work}/{name}.parquet"} for name in ("pairs", "more_pairs"))
