@@ -22,6 +22,8 @@ STAGES ?=
 # Interactions that `make env` shows to docker compose, and profiles of its services (celery, gpu).
 DATA ?= data
 PROFILES ?=
+# Processes of `make test`, each with files of its own.
+JOBS ?= 2
 # Where `make test-airflow` keeps pictures of the UI; those of the README are in docs/screenshots.
 SCREENSHOTS ?= .screenshots
 # Further options for pip, for instance an index with another build of torch.
@@ -86,7 +88,7 @@ endif
 	@echo "The same in Airflow's UI: make up"
 
 test: setup ## All tests but those that start the services of docker-compose.yml
-	@$(BIN)/python -m pytest -m "not stack"
+	@$(BIN)/python -m pytest -m "not stack" -n $(JOBS) --dist loadfile
 
 test-airflow: setup ## The services of docker-compose.yml as processes of this machine, the UI in Chromium, the image's steps
 	@SCREENSHOTS="$(abspath $(SCREENSHOTS))" $(BIN)/python -m pytest -m stack
