@@ -22,7 +22,7 @@ from airflow.sdk import (
     get_current_context,
     task,
 )
-from airflow.sdk.definitions.callback import SyncCallback  # airflow.sdk has them, too, but its stubs don't
+from airflow.sdk.definitions.callback import AsyncCallback  # airflow.sdk has them, too, but its stubs don't
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.sdk.lineage import get_hook_lineage_collector
@@ -64,6 +64,9 @@ def data_interval(dag_run: Any) -> timedelta:
 def deadline() -> DeadlineAlert | None:
     """Tells of a run that has not ended so many hours after it was queued; the run goes on.
 
+    The triggerer tells, which it can do for every executor. A `SyncCallback` would be the executor's to call: that of
+    Kubernetes can't, and takes the scheduler down (Airflow 3.3.2, `BaseExecutor.queue_workload`).
+
     The hours are SASREC_DEADLINE_HOURS of the environment in which DAGs are parsed. There is none by default, as
     `airflow dags test` fails at the end of a DAG that has one (https://github.com/apache/airflow/issues/73428).
     """
@@ -74,7 +77,7 @@ def deadline() -> DeadlineAlert | None:
         name="ended in time",
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         interval=timedelta(hours=hours),
-        callback=SyncCallback("sasrec_alerts.missed_deadline", kwargs={"hours": hours}),
+        callback=AsyncCallback("sasrec_deadline.missed_deadline", kwargs={"hours": hours}),
     )
 
 

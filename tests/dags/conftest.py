@@ -149,6 +149,7 @@ class Ways:
 
     received: Received
     environment: dict[str, str]
+    connections: dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +192,7 @@ def ways() -> Iterator[Ways]:
             "AIRFLOW_CONN_SMTP_DEFAULT": json.dumps(smtp),
             "AIRFLOW_CONN_CHAT": json.dumps(webhook),
         },
+        {"smtp_default": smtp, "chat": webhook},
     )
     mail.stop()
     server.shutdown()
