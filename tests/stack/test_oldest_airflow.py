@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from airflow_processes import ROOT, airflow_at
+from no_skips import NOTHING_TO_DO
 from packaging.requirements import Requirement
 
 from sasrec_tasks.generate import generate
@@ -65,7 +66,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.stack
 @pytest.mark.skipif(
-    minor(OLDEST) == minor(NEWEST), reason="the oldest is that of constraints.txt: all other tests"
+    minor(OLDEST) == minor(NEWEST),
+    reason=f"{NOTHING_TO_DO}the oldest is that of constraints.txt, on which all other tests run",
 )
 def test_the_oldest_airflow_runs_the_dag(programs: Path, tmp_path: Path) -> None:
     generate(tmp_path / "interactions.parquet", users=300, items=2000, events=9000, seed=1)
