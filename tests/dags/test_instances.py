@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from airflow_processes import ROOT
+from compose_file import compose_file
 from embedded_airflow import EmbeddedAirflow
 
 from sasrec_tasks.tables import Recommendations
@@ -75,18 +79,56 @@ def test_kubernetes_is_not_imported_unless_a_pod_is_set(tmp_path: Path) -> None:
     assert python(code, tmp_path, SASREC_RESOURCES='{"train": {"memory": "1Gi"}}') == "True"
 
 
-def test_the_example_of_helm_values_is_what_the_dag_reads(tmp_path: Path) -> None:
-    import yaml
+HELM_VALUES = ROOT / "docs" / "helm-values.yaml"
 
-    values = yaml.safe_load((ROOT / "docs" / "helm-values.yaml").read_text(encoding="utf-8"))
-    assert all(
-        each.keys() == {"name", "value"} for each in values["env"]
-    )  # all that the chart's schema takes
-    environment = {each["name"]: each["value"] for each in values["env"]}
-    found = json.loads(python(READ_POD, tmp_path, SASREC_RESOURCES=environment["SASREC_RESOURCES"]))
-    assert "nvidia.com/gpu" in found["pods"]["train"]["spec"]["containers"][0]["resources"]["limits"]
-    assert {"SASREC_SOURCE", "SASREC_STORE", "SASREC_TABLE"} <= environment.keys()
+
+@pytest.fixture(scope="module")
+def values() -> dict[str, Any]:
+    """The example for the Helm chart."""
+    read: dict[str, Any] = yaml.safe_load(HELM_VALUES.read_text(encoding="utf-8"))
+    return read
+
+
+@pytest.fixture(scope="module")
+def helm(values: dict[str, Any]) -> dict[str, str]:
+    """The environment of all pods, by the example for the Helm chart."""
+    assert all(each.keys() == {"name", "value"} for each in values["env"])  # all that the chart's schema takes
+    return {each["name"]: each["value"] for each in values["env"]}
+
+
+def test_the_dag_reads_what_the_helm_values_say(values: dict[str, Any], helm: dict[str, str], tmp_path: Path) -> None:
     assert values["executor"] == "KubernetesExecutor"
+    assert {"SASREC_SOURCE", "SASREC_STORE", "SASREC_TABLE"} <= helm.keys()
+    found = json.loads(python(READ_POD, tmp_path, **helm))
+    assert set(found["pods"]) == {"validate", "split", "train", "evaluate", "refit", "export"}
+    pods = {name: pod["spec"]["containers"][0]["resources"]["limits"] for name, pod in found["pods"].items()}
+    gpus = {name for name, limits in pods.items() if "nvidia.com/gpu" in limits}
+    assert gpus == {"train", "refit"}
+    assert pods["refit"] == pods["train"]  # it trains, too
+
+
+def test_a_late_night_is_told_on_kubernetes(helm: dict[str, str], tmp_path: Path) -> None:
+    code = "import json; print(json.dumps([type(each.callback).__name__ for each in dag.deadline]))"
+    assert json.loads(python(code, tmp_path, **helm)) == ["AsyncCallback"]
+
+
+def test_the_helm_values_set_what_the_compose_file_sets_for_the_night_shift(helm: dict[str, str]) -> None:
+    compose = compose_file()["x-environment"]
+    for name in (
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT",
+    ):
+        assert helm[name] == compose[name]
+    assert helm["AIRFLOW__API__BASE_URL"].startswith("https://")
+
+
+def test_no_user_password_or_key_of_the_helm_chart_s_own_is_left(values: dict[str, Any]) -> None:
+    assert values["createUserJob"] == {"enabled": False}  # admin, admin
+    assert values["postgresql"] == {"enabled": False}
+    names = [values[name] for name in ("fernetKeySecretName", "apiSecretKeySecretName", "jwtSecretName")]
+    names += [values["data"]["metadataSecretName"], *(each["secretName"] for each in values["secret"])]
+    made = re.findall(r"kubectl create secret generic (\S+)", HELM_VALUES.read_text(encoding="utf-8"))
+    assert sorted(made) == sorted(set(names))
 
 
 SHOP = """

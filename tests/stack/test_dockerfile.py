@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from compose_file import ROOT, instructions
 
 pytestmark = pytest.mark.stack
@@ -79,14 +80,23 @@ def test_the_image_has_what_every_service_and_task_needs(image: Path) -> None:
         "import runpy, sys, asyncpg, psycopg2, torch, s3fs, adbc_driver_postgresql, sasrec_tasks.train\n"
         "from airflow.providers.celery.executors.celery_executor import CeleryExecutor\n"
         "from airflow.providers.cncf.kubernetes.executors.kubernetes_executor import KubernetesExecutor\n"
+        "from airflow.configuration import conf\n"
+        "assert conf.getimport('core', 'auth_manager').__name__ == 'FabAuthManager'  # of the Helm chart\n"
+        "import statsd\n"
         "[runpy.run_path(file) for file in sys.argv[1:]]\n"
         "print(sasrec_tasks.__file__)"
     )
+    values = yaml.safe_load((ROOT / "docs" / "helm-values.yaml").read_text(encoding="utf-8"))
+    helm = {
+        f"AIRFLOW__{section}__{name}".upper(): value
+        for section, settings in values["config"].items()
+        for name, value in settings.items()
+    }
     files = [*(image / "opt/airflow/dags").glob("*.py"), *(image / "opt/airflow/plugins").glob("*.py")]
     assert len(files) >= 4
     done = subprocess.run(
         [image / "opt/venv/bin/python", "-I", "-c", code, *files],
-        env={"AIRFLOW_HOME": str(image / "home"), "PATH": "/usr/bin:/bin"},
+        env={"AIRFLOW_HOME": str(image / "home"), "PATH": "/usr/bin:/bin", **helm},
         capture_output=True,
         text=True,
         check=False,
