@@ -45,9 +45,9 @@ ENV PATH=/opt/venv/bin:$PATH \
     AIRFLOW__CORE__LOAD_EXAMPLES=False
 # Group 0 may write where the owner may: the container then works under any user id (SASREC_UID).
 RUN useradd --uid 1000 --gid 0 --no-create-home --home-dir /opt/airflow airflow \
-    && mkdir -p /opt/airflow/logs /data /runs /table \
-    && chown -R 1000:0 /opt/airflow /data /runs /table \
-    && chmod -R g=u /opt/airflow /data /runs /table
+    && mkdir -p /opt/airflow/logs /data /runs /table /metrics \
+    && chown -R 1000:0 /opt/airflow /data /runs /table /metrics \
+    && chmod -R g=u /opt/airflow /data /runs /table /metrics
 COPY --from=dependencies /opt/venv /opt/venv
 RUN --mount=type=bind,from=project,source=/build/wheels,target=/wheels \
     pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore --no-deps /wheels/*.whl \

@@ -47,11 +47,20 @@ def interpolated(value: Any, env: Mapping[str, str]) -> Any:
 def services(env: Mapping[str, str]) -> dict[str, Any]:
     """The services that `docker compose up` starts with a .env."""
     profiles = set(env.get("COMPOSE_PROFILES", "").split(","))
-    return {
+    found = {
         name: service
         for name, service in interpolated(compose_file()["services"], env).items()
         if not service.get("profiles") or profiles & set(service["profiles"])
     }
+    for service in found.values():
+        service["environment"] = passed_on(service["environment"], env)
+    return found
+
+
+def passed_on(environment: Mapping[str, str | None], env: Mapping[str, str]) -> dict[str, str]:
+    """A service's environment: of names without a value, those that .env sets, with its value."""
+    given = {name: env.get(name) if value is None else value for name, value in environment.items()}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def read_env(file: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,17 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from compose_file import DOCKERFILE, ROOT, TEXT, VARIABLE, compose_file, instructions, interpolated, read_env
+from compose_file import (
+    DOCKERFILE,
+    ROOT,
+    TEXT,
+    VARIABLE,
+    compose_file,
+    instructions,
+    interpolated,
+    passed_on,
+    read_env,
+)
 from compose_file import services as started_services
 
 from sasrec_tasks.pipeline import TASKS
@@ -34,6 +45,8 @@ SECRETS = (
 )
 REQUIRED = (*SECRETS, "SASREC_DATA")
 ONE_SHOT = "airflow-init"
+PASSED_ON = {name for name, value in compose_file()["x-environment"].items() if value is None}
+"""What .env may set, and services then have."""
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +62,8 @@ def env() -> dict[str, str]:
 @pytest.fixture
 def services(raw: dict[str, Any], env: dict[str, str]) -> dict[str, Any]:
     result: dict[str, Any] = interpolated(raw["services"], env)
+    for service in result.values():
+        service["environment"] = passed_on(service["environment"], env)
     return result
 
 
@@ -128,11 +143,14 @@ def test_no_secret_has_a_default() -> None:
             assert argument, name
         else:
             assert not re.search("PASSWORD|SECRET|KEY", name), f"{name}: a secret that may be missing"
+    assert {name for name in PASSED_ON if re.search("PASSWORD|SECRET|KEY", name)} == {
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    }
     literal = {
         key: value
         for service in yaml.safe_load(TEXT)["services"].values()
         for key, value in service["environment"].items()
-        if re.search(r"PASSWORD$|SECRET|KEY", key) and not str(value).startswith("${")
+        if re.search(r"PASSWORD$|SECRET|KEY", key) and value and not str(value).startswith("${")
     }
     assert not literal
 
@@ -178,18 +196,20 @@ def test_the_source_is_mounted_read_only_and_places_are_below_mounts(
         assert all(bind["bind"] == {"create_host_path": False} for bind in binds)
         source = binds[-1]
         named = [volume for volume in volumes if isinstance(volume, str)]
-        assert named == ["logs:/opt/airflow/logs", "runs:/runs", "table:/table"]
+        assert named == ["logs:/opt/airflow/logs", "runs:/runs", "table:/table", "metrics:/metrics"]
         environment = services[name]["environment"]
         assert environment["SASREC_SOURCE"] == source["target"] == environment["SASREC_ALLOWED_ROOTS"]
         assert environment["SASREC_STORE"] == "/runs"
         assert environment["SASREC_TABLE"].startswith("/table/")
-    assert raw["volumes"].keys() == {"postgres", "redis", "runs", "table", "logs"}
+        assert environment["SASREC_METRICS_TEXTFILE"].startswith("/metrics/")
+    assert raw["volumes"].keys() == {"postgres", "redis", "runs", "table", "metrics", "logs"}
 
 
-def test_the_api_server_reads_what_its_reports_show_and_writes_none_of_it(services: dict[str, Any]) -> None:
-    volumes = services["api-server"]["volumes"]
-    assert {"runs:/runs:ro", "table:/table:ro"} <= {each for each in volumes if isinstance(each, str)}
-    assert services["api-server"]["environment"]["SASREC_STORE"] == "/runs"
+def test_reports_and_messages_read_what_they_show_and_write_none_of_it(services: dict[str, Any]) -> None:
+    for name in ("api-server", "triggerer"):
+        volumes = services[name]["volumes"]
+        assert {"runs:/runs:ro", "table:/table:ro"} <= {each for each in volumes if isinstance(each, str)}
+        assert services[name]["environment"]["SASREC_STORE"] == "/runs"
     assert "AIRFLOW__CORE__PLUGINS_FOLDER=/opt/airflow/plugins" in DOCKERFILE
 
 
@@ -208,6 +228,34 @@ def test_nothing_runs_with_privileges(services: dict[str, Any]) -> None:
         assert service["security_opt"] == ["no-new-privileges:true"], name
 
 
+def test_one_service_builds_the_image_that_all_use(raw: dict[str, Any]) -> None:
+    assert [name for name, service in raw["services"].items() if "build" in service] == [ONE_SHOT]
+
+
+DOCUMENTS = ("README.md", "docs/operations.md", "docs/deployment.md")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_the_documents_name_reaches_the_containers(raw: dict[str, Any], document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:SASREC|AWS)_[A-Z_]*[A-Z](?![A-Z_])", text))
+    assert "SASREC_SOURCE" in named or "SASREC_SETTINGS" in named or "SASREC_DEADLINE_HOURS" in named
+    ours = {name for name, _, _ in VARIABLE.findall(TEXT)} | raw["x-environment"].keys()
+    assert named - ours == ({"SASREC_NO_SKIPS"} & named)  # of `make test-airflow`
+
+
+def test_a_source_on_s3_is_reached_with_what_env_says(env: dict[str, str]) -> None:
+    s3 = {
+        "SASREC_SOURCE": "s3://shop-events/interactions",
+        "AWS_ACCESS_KEY_ID": "id",
+        "AWS_SECRET_ACCESS_KEY": "key",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+    }
+    for name, service in of_airflow(started_services({**env, **s3})).items():
+        assert s3.items() <= service["environment"].items(), name
+        assert "AWS_ENDPOINT_URL" not in service["environment"], name  # S3's own: an empty one would be none
+
+
 def test_every_airflow_command_exists(services: dict[str, Any], tmp_path: Path) -> None:
     used = []
     for service in of_airflow(services).values():
@@ -216,11 +264,10 @@ def test_every_airflow_command_exists(services: dict[str, Any], tmp_path: Path) 
                 used.append(words[1:])
             elif words[:1] == ["bash"]:
                 used += [
-                    shlex.split(line)[2:]
-                    for line in words[-1].splitlines()
-                    if line.startswith("exec airflow")
+                    shlex.split(line.partition(" > ")[0])[1:]
+                    for line in re.findall(r"^ *(?:exec )?(airflow .*)$", words[-1], re.MULTILINE)
                 ]
-    assert len(used) == 9
+    assert len(used) == 11
     parse = (
         "import json, sys; from airflow.cli import cli_parser; parser = cli_parser.get_parser(); "
         "[parser.parse_args(words) for words in json.loads(sys.argv[1])]"
@@ -286,12 +333,13 @@ def test_init_says_what_is_wrong_with_folders_and_key(
 ) -> None:
     from cryptography.fernet import Fernet
 
-    for folder in ("logs", "runs", "table", "data"):
+    for folder in ("logs", "runs", "table", "metrics", "data"):
         if folder != unusable:  # root may write everywhere but where nothing is
             (tmp_path / folder).mkdir()
     script = services[ONE_SHOT]["command"][-1].replace("/opt/airflow/logs", f"{tmp_path}/logs")
-    script = re.sub(r"(?<![\w/])/(runs|table|data)\b", rf"{tmp_path}/\1", script)
-    script = script.replace("exec airflow db migrate", "echo migrating").replace("redis/6379", "127.0.0.1/1")
+    script = re.sub(r"(?<![\w/])/(runs|table|metrics|data)\b", rf"{tmp_path}/\1", script)
+    script = script.partition("airflow db migrate")[0].replace("redis/6379", "127.0.0.1/1")
+    script += "echo migrating"
     done = subprocess.run(
         ["bash", "-euc", script],
         env={
@@ -308,6 +356,28 @@ def test_init_says_what_is_wrong_with_folders_and_key(
     else:
         assert done.returncode == 1
         assert re.fullmatch(sentence.format(tmp=re.escape(str(tmp_path))) + "\n", done.stderr), done.stderr
+
+
+def test_init_makes_the_pool_of_trainings_and_leaves_its_slots_as_somebody_has_set_them(
+    services: dict[str, Any], tmp_path: Path
+) -> None:
+    script = services[ONE_SHOT]["command"][-1]
+    script = script[script.index("airflow db migrate") :]
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+
+    def pool_after(command: str) -> Any:
+        subprocess.run(["bash", "-euc", command], env=environment, check=True, capture_output=True)
+        with sqlite3.connect(tmp_path / "airflow.db") as database:
+            return database.execute("SELECT slots FROM slot_pool WHERE pool = 'sasrec_training'").fetchall()
+
+    assert pool_after(script) == [(1,)]
+    assert pool_after("airflow pools set sasrec_training 2 'a larger machine'") == [(2,)]
+    assert pool_after(script) == [(2,)]
 
 
 def test_a_worker_without_its_executor_says_so(services: dict[str, Any]) -> None:
@@ -364,6 +434,7 @@ def test_the_example_names_every_variable_and_fills_none() -> None:
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     given = dict(re.findall(r"^(#?[A-Z_]+)=(.*)$", example, re.MULTILINE))
     used = {name: argument for name, _, argument in VARIABLE.findall(TEXT) if name}
+    used |= dict.fromkeys(PASSED_ON, "")
     assert {name.removeprefix("#") for name in given} == {*used, "COMPOSE_PROFILES"}
     for name, default in used.items():
         if name in REQUIRED:
