@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -23,11 +24,12 @@ PATIENCE = 60  # seconds, for a machine that does other things too
 
 
 @contextmanager
-def page(address: str) -> Iterator[Page]:
+def page(address: str, **how: Any) -> Iterator[Page]:
     """An empty page of a browser that is nobody's yet.
 
     Args:
         address: what paths that it goes to are relative to.
+        how: of Playwright's `new_context`, what is not as usual.
     """
     with sync_playwright() as playwright:
         own = Path(playwright.chromium.executable_path)
@@ -35,15 +37,15 @@ def page(address: str) -> Iterator[Page]:
         if program is None:
             pytest.skip("no Chromium: playwright install chromium, or install Debian's package chromium")
         browser = playwright.chromium.launch(executable_path=program)
-        context = browser.new_context(
-            base_url=address,
-            viewport={"width": WIDTH, "height": HEIGHT},
-            device_scale_factor=1.5,
-            locale="en-GB",
-            timezone_id="UTC",
-            color_scheme="light",
-            reduced_motion="reduce",
-        )
+        usual: dict[str, Any] = {
+            "viewport": {"width": WIDTH, "height": HEIGHT},
+            "device_scale_factor": 1.5,
+            "locale": "en-GB",
+            "timezone_id": "UTC",
+            "color_scheme": "light",
+            "reduced_motion": "reduce",
+        }
+        context = browser.new_context(base_url=address, **{**usual, **how})
         context.set_default_timeout(1000 * PATIENCE)
         expect.set_options(timeout=1000 * PATIENCE)
         yield context.new_page()
