@@ -185,7 +185,9 @@ env: ## .env for docker compose, with random secrets; one that is there stays (D
 	  esac; \
 	  printf '%s\n' "$$line"; \
 	done < .env.example > "$$new" && ln "$$new" .env && \
-	echo ".env is written; the interactions are those of $(abspath $(DATA)). Now: docker compose up --build --detach --wait"
+	echo ".env is written; the interactions are those of $(abspath $(DATA))." && \
+	echo "Columns of other names than USER_ID, ITEM_ID, OUTCOME, TIMESTAMP: set SASREC_SETTINGS in it first." && \
+	echo "Then: docker compose up --build --detach --wait"
 
 up: setup ## Airflow with its UI on localhost, without docker (PORT=8080)
 	@umask 077; test -s $(PASSWORDS) || $(BIN)/python -c 'import secrets; print("{\"admin\": \"" + secrets.token_urlsafe(12) + "\"}")' > $(PASSWORDS)

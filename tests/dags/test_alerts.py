@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,34 @@ def test_a_missed_deadline_is_told(airflow: Any, ways: Any, published: str) -> N
     assert mail["subject"] == "sasrec_nightly: late, late one"
     assert "has not ended 6 h after it was queued: it is running" in post["text"]
     assert f"version 0 of run {published}" in post["text"]
+
+
+EXAMPLES = """
+import os, sys
+from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
+from airflow.providers.smtp.hooks.smtp import SmtpHook
+
+mail = SmtpHook()
+mail.smtp_connection = mail.get_connection("smtp_default")
+print(mail.host, mail.port, mail.smtp_user, mail.use_ssl, mail.smtp_starttls, mail.from_email)
+print(SlackWebhookHook(slack_webhook_conn_id=sys.argv[1])._get_conn_params()["url"])
+"""
+
+
+@pytest.mark.parametrize("document", ["docs/operations.md", ".env.example"])
+def test_the_connections_in_the_documents_are_what_the_notifiers_take(airflow: Any, document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    given = dict(re.findall(r"^(?:# )?(AIRFLOW_CONN_[A-Z_]+)='(\{.*?\})'$", text, re.MULTILINE | re.DOTALL))
+    assert given.keys() == {"AIRFLOW_CONN_SMTP_DEFAULT", "AIRFLOW_CONN_ALERT_WEBHOOK"}
+    assert "SASREC_ALERT_WEBHOOK=alert_webhook" in text
+    done = subprocess.run(
+        [sys.executable, "-c", EXAMPLES, "alert_webhook"],
+        env={**airflow.environment, **given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-2:] == [
+        "smtp.example.com 587 USER False True airflow@example.com",
+        "https://hooks.slack.com/services/T00/B00/XXX",
+    ], done.stderr
