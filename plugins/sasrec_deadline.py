@@ -24,7 +24,8 @@ async def missed_deadline(context: Mapping[str, Any], **facts: Any) -> None:
         facts: the further arguments of `sasrec_alerts.missed_deadline`.
 
     Raises:
-        ModuleNotFoundError: no DAG bundle has `sasrec_alerts.py`.
+        BadSettings: another version of the package is installed than this file came with.
+        ModuleNotFoundError: the package is not installed here, or no DAG bundle has `sasrec_alerts.py`.
     """
     # In a thread: other triggers go on meanwhile, and Variables and connections may be asked for as in a task.
     await asyncio.to_thread(lambda: alerts().missed_deadline(context=context, **facts))
@@ -34,6 +35,9 @@ def alerts() -> ModuleType:
     """The module `sasrec_alerts`, which lies beside the DAG file."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
 
+    from sasrec_tasks.airflow_files import made_for
+
+    made_for("0.1.0")
     if ALERTS not in sys.modules:
         for bundle in DagBundlesManager().get_all_dag_bundles():
             bundle.initialize()
