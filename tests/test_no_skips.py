@@ -12,6 +12,15 @@ import pytest
 HELPERS = Path(__file__).parent / "helpers"
 MAKEFILE = Path(__file__).parents[1] / "Makefile"
 
+ARGUMENTS = (
+    "-p",
+    "no_skips",
+    "-p",
+    "no:cacheprovider",
+    "--continue-on-collection-errors",
+    "-rA",
+    "--tb=short",
+)
 TESTS = {
     "test_a_skip.py": "import pytest\ndef test(): pytest.skip('no Chromium')",
     "test_a_fixture.py": "import pytest\n@pytest.fixture\ndef it(): pytest.skip('no Redis')\ndef test(it): pass",
@@ -27,7 +36,7 @@ def outcomes(folder: Path, **environment: str) -> dict[str, str]:
     """Test → what pytest says of it."""
     kept = {name: value for name, value in os.environ.items() if name != "SASREC_NO_SKIPS"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no_skips", "-p", "no:cacheprovider", "-rA", "--tb=short", "."],
+        [sys.executable, "-m", "pytest", *ARGUMENTS],
         cwd=folder,
         env={**kept, "PYTHONPATH": str(HELPERS), **environment},
         capture_output=True,
@@ -36,7 +45,9 @@ def outcomes(folder: Path, **environment: str) -> dict[str, str]:
     )
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines() if "test_" in line]
     found = {}
-    for outcome, *where in (line for line in lines if line[0] in ("PASSED", "FAILED", "ERROR", "SKIPPED", "XFAIL")):
+    for outcome, *where in (
+        line for line in lines if line[0] in ("PASSED", "FAILED", "ERROR", "SKIPPED", "XFAIL")
+    ):
         (file,) = [file for file in TESTS if file in " ".join(where)]
         found[file] = outcome
     return found

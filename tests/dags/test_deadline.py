@@ -23,7 +23,9 @@ def airflow_settings() -> dict[str, str]:
 
 
 def test_the_triggerer_tells_whom_variables_and_connections_name(real_airflow: Any, ways: Any) -> None:
-    generate(real_airflow.home / "events" / "interactions.parquet", users=300, items=2000, events=9000, seed=1)
+    generate(
+        real_airflow.home / "events" / "interactions.parquet", users=300, items=2000, events=9000, seed=1
+    )
     triggerer = running([AIRFLOW, "triggerer"], real_airflow.home / "triggerer.log", real_airflow.environment)
     with real_airflow.at_work(), triggerer:
         variables = {"alert_webhook": "chat", "table": real_airflow.environment["SASREC_TABLE"]}

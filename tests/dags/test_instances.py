@@ -92,11 +92,15 @@ def values() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def helm(values: dict[str, Any]) -> dict[str, str]:
     """The environment of all pods, by the example for the Helm chart."""
-    assert all(each.keys() == {"name", "value"} for each in values["env"])  # all that the chart's schema takes
+    assert all(
+        each.keys() == {"name", "value"} for each in values["env"]
+    )  # all that the chart's schema takes
     return {each["name"]: each["value"] for each in values["env"]}
 
 
-def test_the_dag_reads_what_the_helm_values_say(values: dict[str, Any], helm: dict[str, str], tmp_path: Path) -> None:
+def test_the_dag_reads_what_the_helm_values_say(
+    values: dict[str, Any], helm: dict[str, str], tmp_path: Path
+) -> None:
     assert values["executor"] == "KubernetesExecutor"
     assert {"SASREC_SOURCE", "SASREC_STORE", "SASREC_TABLE"} <= helm.keys()
     found = json.loads(python(READ_POD, tmp_path, **helm))
