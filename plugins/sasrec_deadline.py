@@ -39,7 +39,7 @@ def alerts() -> ModuleType:
 
     made_for("0.1.0")
     if ALERTS not in sys.modules:
-        for bundle in DagBundlesManager().get_all_dag_bundles():
+        for bundle in DagBundlesManager().get_all_dag_bundles():  # type: ignore[no-untyped-call]
             bundle.initialize()
             if (bundle.path / f"{ALERTS}.py").exists():
                 sys.path.append(str(bundle.path))
