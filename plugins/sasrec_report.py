@@ -146,9 +146,6 @@ def scheduled(session: Session, dag_id: str, run_id: str, failure: str) -> Sched
 
 def run_page(session: Session, dag_id: str, run_id: str) -> tuple[int, str]:
     """Status and HTML of a run's page."""
-    from jinja2 import TemplateError
-
-    from sasrec_tasks.errors import BadSettings
     from sasrec_tasks.report import content, page
 
     wrote = recorded(session, dag_id, [run_id]).get(run_id, {})
@@ -161,8 +158,8 @@ def run_page(session: Session, dag_id: str, run_id: str) -> tuple[int, str]:
         return 200, page.run_page(content.without_folder(run_id, known), nights_link)
     try:
         return 200, page.run_page(content.read(opened(run_id, wrote["run"]), known), nights_link)
-    except (BadSettings, OSError, ValueError, LookupError, TypeError, TemplateError) as error:
-        log.warning("report of %s: %s", run_id, error)
+    except Exception as error:  # whatever is wrong with what lies there, the page says so
+        log.exception("report of %s", run_id)
         return 200, page.run_page(content.without_folder(run_id, known, str(error)), nights_link)
 
 
@@ -172,7 +169,6 @@ def nights(session: Session, dag_id: str) -> NightsReport | None:
     from sqlalchemy import select
 
     from sasrec_tasks import connections
-    from sasrec_tasks.errors import BadSettings
     from sasrec_tasks.report import nights as reports
 
     newest = session.execute(
@@ -197,8 +193,8 @@ def nights(session: Session, dag_id: str) -> NightsReport | None:
             if table := settings.get("table"):
                 with connections.use(connection):
                     return reports.read(dag_id, table, store.store, unfinished)
-        except (BadSettings, OSError, ValueError) as error:
-            log.warning("report of %s: %s", dag_id, error)
+        except Exception as error:
+            log.exception("report of %s", dag_id)
             problem = problem or str(error)
     return reports.NightsReport(name=dag_id, table="", nights=(), unfinished=unfinished, problem=problem)
 
@@ -267,10 +263,18 @@ class SASRecReport(AirflowPlugin):
 
     @classmethod
     def on_load(cls, *_: Any, **__: Any) -> None:
-        """In the API server, what pages are made with is loaded now, so that nobody waits for it."""
+        """In the API server, what pages are made with is loaded now, so that nobody waits for it.
+
+        Only there: elsewhere the package need not be installed.
+
+        Raises:
+            BadSettings: another version of the package is installed than the plugin came with.
+        """
         if "airflow.api_fastapi.app" in sys.modules:
+            from sasrec_tasks.airflow_files import made_for
             from sasrec_tasks.report import page
 
+            made_for("0.1.0")
             page.prepare()
 
     fastapi_apps = [{"app": serve, "url_prefix": PREFIX, "name": "SASRec report"}]  # noqa: RUF012

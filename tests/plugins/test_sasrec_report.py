@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -65,6 +66,10 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
         AIRFLOW__API_AUTH__JWT_SECRET=secrets.token_hex(64),
         AIRFLOW__API__SECRET_KEY=secrets.token_hex(64),
         AIRFLOW__API__WORKERS="1",
+        AWS_ENDPOINT_URL="http://127.0.0.1:9",
+        AWS_ACCESS_KEY_ID="test",
+        AWS_SECRET_ACCESS_KEY="test",
+        AWS_DEFAULT_REGION="us-east-1",
         AIRFLOW__API__HOST="127.0.0.1",
         AIRFLOW__API__PORT=str(free_ports(1)[0]),
     )
@@ -258,6 +263,60 @@ def test_the_page_of_the_dag_has_its_nights(airflow: Airflow, published: str, re
     assert "not better than popularity" in answer.text
 
 
+@contextmanager
+def recorded(airflow: Airflow, run_id: str, place: str) -> Iterator[None]:
+    """A run that has recorded another folder as its own."""
+    change = "UPDATE xcom SET value = ? WHERE run_id = ? AND key = 'run'"
+    kept = airflow.query("SELECT value FROM xcom WHERE run_id = ? AND key = 'run'", run_id)[0][0]
+    airflow.query(change, json.dumps(place), run_id)
+    try:
+        yield
+    finally:
+        airflow.query(change, kept, run_id)
+
+
+def test_a_store_that_can_not_be_reached_is_told_on_the_page(airflow: Airflow, published: str) -> None:
+    """The API server's S3 is a port at which nobody listens."""
+    done = airflow.run("variables", "set", "sasrec_allowed_roots", "s3://bucket/runs")
+    assert done.returncode == 0, done.stderr
+    with recorded(airflow, published, f"s3://bucket/runs/{published}"):
+        for answer in (airflow.page(published), airflow.get("/reports/dag/sasrec_nightly")):
+            assert answer.status_code == 200
+            assert "Could not connect to the endpoint URL" in answer.text
+            assert published in answer.text
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"split.memory_limit": 3}', "null"])
+def test_settings_that_are_not_settings_are_told_on_the_page(
+    airflow: Airflow, published: str, content: str
+) -> None:
+    file = airflow.home / "runs" / published / "settings.json"
+    kept = file.read_text()
+    file.write_text(content)
+    try:
+        for answer in (airflow.page(published), airflow.get("/reports/dag/sasrec_nightly")):
+            assert answer.status_code == 200
+        assert "could not be read" in airflow.page(published).text
+    finally:
+        file.write_text(kept)
+
+
+def test_a_table_of_runs_that_is_broken_is_told_on_the_page(airflow: Airflow, published: str) -> None:
+    assert published
+    log = airflow.home / "recommendations_runs" / "_delta_log"
+    log.rename(log.with_name("kept"))
+    log.mkdir()
+    (log / f"{0:020}.json").write_text("{")
+    try:
+        answer = airflow.get("/reports/dag/sasrec_nightly")
+    finally:
+        (log / f"{0:020}.json").unlink()
+        log.rmdir()
+        log.with_name("kept").rename(log)
+    assert answer.status_code == 200
+    assert "recommendations_runs" in answer.text
+
+
 @pytest.mark.parametrize(
     "folder", ["{home}/elsewhere/{run}", "{home}/runs/other", "http://127.0.0.1:9/{run}", "/"]
 )
@@ -269,12 +328,8 @@ def test_no_folder_is_opened_but_the_runs_own_in_a_store_of_the_deployment(
     elsewhere = airflow.home / "elsewhere" / published
     elsewhere.mkdir(parents=True, exist_ok=True)
     (elsewhere / "settings.json").write_text('{"source": "secret"}')
-    kept = airflow.query("SELECT value FROM xcom WHERE run_id = ? AND key = 'run'", published)[0][0]
-    airflow.query("UPDATE xcom SET value = ? WHERE run_id = ? AND key = 'run'", json.dumps(place), published)
-    try:
+    with recorded(airflow, published, place):
         answer = airflow.page(published)
-    finally:
-        airflow.query("UPDATE xcom SET value = ? WHERE run_id = ? AND key = 'run'", kept, published)
     assert answer.status_code == 200
     assert "could not be read" in answer.text
     assert "secret" not in answer.text
