@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Literal
 
 from sasrec_tasks.artifacts import RunStore
-from sasrec_tasks.errors import GateRefused
+from sasrec_tasks.errors import GateRefused, RetryCannotHelp
 from sasrec_tasks.files import replace
 
 log = logging.getLogger(__name__)
@@ -17,17 +19,43 @@ FAILURE = "failure.json"
 LONGEST = 4000
 """Characters of a reason; some errors list every case."""
 
+UNKNOWN = "ended from outside, or killed (by the kernel if memory ran out): its log has what it said last"
+"""Why a task failed that could not say so."""
+
 
 def shortened(reason: str) -> str:
     """At most so many characters of a reason that others keep or read."""
     return reason if len(reason) <= LONGEST else f"{reason[: LONGEST - 2]} …"
 
 
+def said(error: BaseException) -> str:
+    """Class and text of an error."""
+    return shortened(f"{type(error).__name__}: {error}")
+
+
+def ending(reason: str) -> tuple[Literal["refused", "failed"], str]:
+    """How a run ended that failed for a reason, and the reason as people are told it.
+
+    Args:
+        reason: as `said` gives it; "" of a task that was ended before it could say anything.
+    """
+    name, _, text = reason.partition(": ")
+    if name == GateRefused.__name__:
+        return "refused", text
+    return "failed", text if name in {each.__name__ for each in _final()} else reason or UNKNOWN
+
+
+def _final(of: type[Exception] = RetryCannotHelp) -> Iterator[type[Exception]]:
+    yield of
+    for each in of.__subclasses__():
+        yield from _final(each)
+
+
 def record(store: RunStore, task: str, error: Exception) -> None:
     """Keep why a task failed; if that can't be written it is a warning, the error itself goes its way."""
     kept = {
         "task": task,
-        "ending": "refused" if isinstance(error, GateRefused) else "failed",
+        "ending": ending(said(error))[0],
         "error": type(error).__name__,
         "reason": shortened(str(error)),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 from sasrec_tasks import roots
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import NARROWING_TABLES, PLACES, Settings
-from sasrec_tasks.errors import BadSettings, GateRefused, RetryCannotHelp
+from sasrec_tasks.errors import BadSettings, RetryCannotHelp
 from sasrec_tasks.naming import fields, from_names, is_operator_only, parse_assignments
 from sasrec_tasks.run_folders import in_store
 
@@ -119,15 +119,35 @@ def run_task(task: str, run: str) -> Summary:
             raise  # what became of the run is written down
         failures.record(store, task, error)
         if isinstance(error, RetryCannotHelp):
-            _ended(
-                store, settings, task, "refused" if isinstance(error, GateRefused) else "failed", str(error)
-            )
+            _ended(store, settings, task, *failures.ending(failures.said(error)))
         raise
     if task != LAST:
         failures.forget(store)
     if task == "export":
         _ended(store, settings, task, "published" if summary["published"] else "superseded")
     return summary
+
+
+def record_failed(run: str, reasons: Mapping[str, str]) -> None:
+    """Write down what became of a run in which a task has failed for good.
+
+    For whoever sees the end of all tries: a task that ran out of retries or of time, was killed or marked failed could
+    not do so itself. A run that is written down like this already stays as it is.
+
+    Args:
+        run: URL of the run's folder.
+        reasons: task → class and text of its exception; "" if that is not known.
+
+    Raises:
+        BadSettings, OSError: the run's settings can't be read.
+    """
+    from sasrec_tasks import failures
+
+    store = RunStore(run)
+    for task, reason in reasons.items():
+        if task != LAST:
+            _ended(store, store.settings(), task, *failures.ending(reason))
+            return
 
 
 def _ended(store: RunStore, settings: Settings, task: str, ending: Ending, reason: str = "") -> None:
@@ -154,6 +174,8 @@ def run_all(
     Returns:
         run_id, run (URL), as_of, and per task its summary and seconds; metrics and verdict whole.
     """
+    from sasrec_tasks import failures
+
     seconds: dict[str, float] = {}
     summaries: dict[str, Summary] = {}
     try:
@@ -162,7 +184,9 @@ def run_all(
             with around(task):
                 summaries[task] = run_task(task, store.uri)
             seconds[task] = round(time.monotonic() - started, 3)
-    except Exception:
+    except Exception as error:
+        with suppress(OSError, ValueError):  # it may be the store that failed
+            record_failed(store.uri, {task: failures.said(error)})
         _prune(store)
         raise
     _prune(store)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sasrec_tasks import failures
 from sasrec_tasks.artifacts import RunStore
-from sasrec_tasks.errors import BadData
+from sasrec_tasks.errors import BadData, BadSettings, GateRefused
 from sasrec_tasks.failures import LONGEST, shortened
 
 
@@ -32,3 +33,21 @@ def test_a_run_keeps_a_reason_of_any_length_until_a_task_succeeds(tmp_path: Path
     assert len(kept["reason"]) == LONGEST
     failures.forget(store)
     assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (GateRefused("worse: a lot"), ("refused", "worse: a lot")),
+        (BadData("a column"), ("failed", "a column")),
+        (BadSettings("a: setting"), ("failed", "a: setting")),
+        (OSError("disk full"), ("failed", "OSError: disk full")),
+        (SystemExit(143), ("failed", "SystemExit: 143")),
+    ],
+)
+def test_how_a_run_ended_is_read_off_what_was_said(error: BaseException, expected: tuple[str, str]) -> None:
+    assert failures.ending(failures.said(error)) == expected
+
+
+def test_a_task_that_said_nothing_was_ended_from_outside() -> None:
+    assert failures.ending("") == ("failed", failures.UNKNOWN)

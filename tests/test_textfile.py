@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from sasrec_tasks import runs, textfile
+from sasrec_tasks import failures, pipeline, runs, textfile
 from sasrec_tasks.errors import GateRefused
 from sasrec_tasks.tables import open_tables
 
@@ -90,3 +90,51 @@ def test_a_file_that_can_not_be_is_a_warning(place: Any, caplog: pytest.LogCaptu
         place.run("run", {"metrics.textfile": str(place.folder / file)})
     assert "metrics.textfile" in caplog.text
     assert next(open_tables(place.table).published()).run_id == "run"
+
+
+def test_a_night_whose_task_was_killed_is_in_the_table_of_runs_and_in_the_text_file(place: Any) -> None:
+    file = place.folder / "sasrec.prom"
+    place.run("good", {"metrics.textfile": str(file), "gate.force_publish": True, "train.epochs": 1})
+    lost = place.run("lost", {"as_of": "2026-01-02", "metrics.textfile": str(file)}, upto="split")
+    assert samples(file.read_text())["sasrec_run_published", ""] == 1
+    pipeline.record_failed(lost.uri, {"train": ""})
+    found = samples(file.read_text())
+    assert 'run_id="lost"' in file.read_text()
+    assert found["sasrec_run_published", ""] == 0
+    assert found["sasrec_table_version", ""] == 0
+    row = runs.read(f"{place.table}_runs").to_pylist()[-1]
+    assert (row["RUN_ID"], row["ENDING"], row["TASK"], row["REASON"]) == (
+        "lost",
+        "failed",
+        "train",
+        failures.UNKNOWN,
+    )
+    assert row["USERS"] == 100  # what the tasks before have found
+
+
+def test_a_command_line_s_run_that_fails_in_any_way_is_written_down(
+    place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = place.start("run")
+    monkeypatch.setattr("sasrec_tasks.split.run", fails)
+    with pytest.raises(OSError, match="disk full"):
+        pipeline.run_all(store)
+    (row,) = runs.read(f"{place.table}_runs").to_pylist()
+    assert (row["ENDING"], row["TASK"], row["REASON"]) == ("failed", "split", "OSError: disk full")
+
+
+def fails(*_: Any) -> None:
+    raise OSError("disk full")
+
+
+def test_a_run_that_has_said_how_it_ended_keeps_its_row(place: Any, bad: dict[str, Any]) -> None:
+    with pytest.raises(GateRefused) as refused:
+        place.run("run", bad)
+    url = f"{place.table}_runs"
+    before = runs.read(url)
+    pipeline.record_failed(
+        f"{place.store}/run", {"gate": failures.said(refused.value), "prune": "OSError: x"}
+    )
+    assert runs.read(url).equals(before)
+    pipeline.record_failed(f"{place.store}/run", {"prune": "OSError: no part of the run"})
+    assert runs.read(url).equals(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors import safe_open
 
+from sasrec_tasks import runs
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.tables import Recommendations, open_tables
 
@@ -41,6 +43,12 @@ def tries(store: RunStore) -> list[Path]:
     return list(Path(store.root).glob(".train.*.*"))
 
 
+def row_of(table: str, run: str) -> dict[str, Any]:
+    """What the table of runs says of a run."""
+    (row,) = [row for row in runs.read(f"{table}_runs").to_pylist() if row["RUN_ID"] == run]
+    return dict(row)
+
+
 # By its time limit
 
 SHORT = """# a DAG of Airflow: the dag of airflow's folder with less time
@@ -63,12 +71,21 @@ def test_a_training_past_its_time_limit_leaves_nothing_half_done_and_can_go_on(
     paths = [airflow.environment["AIRFLOW__CORE__DAGS_FOLDER"], airflow.environment.get("PYTHONPATH", "")]
     environment = {"AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path), "PYTHONPATH": os.pathsep.join(paths)}
     conf = json.dumps({**LONG, "train.epochs": 100_000})
+    environment["SASREC_METRICS_TEXTFILE"] = str(tmp_path / "sasrec.prom")
     done = airflow.run("dags", "test", "sasrec_nightly", "--conf", conf, **environment)
     assert done.returncode != 0
     ((run,),) = airflow.query("SELECT run_id FROM dag_run ORDER BY id DESC LIMIT 1")
     states = dict(airflow.query(f"SELECT task_id, state FROM task_instance WHERE run_id = '{run}'"))
     assert (states["train"], states["export"], states["prune"]) == ("failed", "upstream_failed", "success")
     assert "train: AirflowTaskTimeout" in done.stdout + done.stderr  # of the alert, in its log
+    row = row_of(airflow.environment["SASREC_TABLE"], run)
+    assert (row["ENDING"], row["TASK"]) == ("failed", "train")
+    assert row["REASON"].startswith("AirflowTaskTimeout: ")
+    figures = (tmp_path / "sasrec.prom").read_text()
+    assert re.search(
+        rf'sasrec_run_info{{.*run_id="{re.escape(run)}",ending="failed",task="train"}} 1', figures
+    )
+    assert re.search("^sasrec_run_published{.*} 0.0$", figures, re.MULTILINE)
     store = RunStore.of(airflow.environment["SASREC_STORE"], run)
     assert store.marker("train") is None
     assert tries(store) == []
@@ -148,6 +165,8 @@ def test_a_night_that_is_stopped_in_every_way_ends_as_if_it_had_not_been(
     assert store.marker("train") is None
     assert airflow.tasks(run)["export"] == "upstream_failed"
     assert f"failed in train, {run}" in airflow.wait("the alert", lambda: posts)[0]["text"]
+    row = row_of(airflow.environment["SASREC_TABLE"], run)
+    assert (row["ENDING"], row["TASK"], bool(row["REASON"])) == ("failed", "train", True)
 
     # cleared, and cleared again while it trains
     now = time.time()
@@ -181,6 +200,8 @@ def test_a_night_that_is_stopped_in_every_way_ends_as_if_it_had_not_been(
         published.run_id for published in open_tables(airflow.environment["SASREC_TABLE"]).published()
     ] == [run]
     assert Recommendations(airflow.environment["SASREC_TABLE"]).users() == 100
+    row = row_of(airflow.environment["SASREC_TABLE"], run)
+    assert (row["ENDING"], row["TASK"], row["REASON"]) == ("published", "export", None)
 
 
 def test_a_run_that_is_marked_failed_ends_its_task_and_is_cleared_up_after(
