@@ -7,6 +7,10 @@ rollback, from what was rolled back. Re-running writes the same file again.
 
 from __future__ import annotations
 
+from sasrec_tasks.airflow_files import made_for
+
+made_for("0.1.0")
+
 from datetime import timedelta
 from typing import Any
 

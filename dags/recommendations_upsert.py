@@ -10,6 +10,10 @@ it is not set, runs are skipped.
 
 from __future__ import annotations
 
+from sasrec_tasks.airflow_files import made_for
+
+made_for("0.1.0")
+
 from datetime import timedelta
 from typing import Any
 

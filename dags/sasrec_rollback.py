@@ -10,6 +10,10 @@ back once more. Undo it by the run that was rolled back: trigger with its `run_i
 
 from __future__ import annotations
 
+from sasrec_tasks.airflow_files import made_for
+
+made_for("0.1.0")
+
 from datetime import timedelta
 from typing import Any
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
 from pathlib import Path
 
 from sasrec_tasks import __version__
@@ -10,17 +13,35 @@ from sasrec_tasks.errors import BadSettings
 FOLDERS = ("dags", "plugins")
 
 
+AIRFLOW = "3.3"
+"""The oldest that has what the DAG files use: retries by the kind of error, callbacks of deadlines."""
+
+
 def made_for(version: str) -> None:
-    """Called by a DAG file, with the version that it came with.
+    """Called by a file that Airflow reads, with the version that it came with, before it imports anything of Airflow's.
 
     Raises:
-        BadSettings: another version is installed.
+        BadSettings: another version is installed, or an older Airflow than the files can be read by.
     """
+    _check_airflow()
     if version != __version__:
         raise BadSettings(
-            f"this DAG file is of sasrec-tasks {version}, installed is {__version__}: install sasrec-tasks=={version}, "
+            f"this file is of sasrec-tasks {version}, installed is {__version__}: install sasrec-tasks=={version}, "
             "or write the files anew: sasrec-tasks airflow-files --to FOLDER"
         )
+
+
+def _check_airflow() -> None:
+    with suppress(PackageNotFoundError):  # a worker may have the Task SDK alone
+        found = installed("apache-airflow-core")
+        if _minor(found) < _minor(AIRFLOW):
+            raise BadSettings(
+                f"Airflow {found} is installed, these files need Airflow {AIRFLOW}: upgrade Airflow"
+            )
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def shipped() -> dict[str, bytes]:

@@ -57,6 +57,12 @@ RunId = Annotated[str, typer.Option(help="Name of the run; an existing one is go
 AsOf = Annotated[str, typer.Option(help="Read no events at or after this moment (ISO 8601); now by default.")]
 
 
+def _folder(text: str) -> Path:
+    if not text.strip():  # an unset variable; the current folder is not what was meant
+        raise typer.BadParameter("is empty: name a folder, for instance ~/airflow")
+    return Path(text)
+
+
 @app.command()
 def run(
     source: Source = "",
@@ -192,7 +198,10 @@ cli_table.add_to(app)
 
 @app.command()
 def airflow_files(
-    to: Annotated[Path, typer.Option(help="Folder that gets dags/ and plugins/, for instance AIRFLOW_HOME.")],
+    to: Annotated[
+        Path,
+        typer.Option(help="Folder that gets dags/ and plugins/, for instance AIRFLOW_HOME.", parser=_folder),
+    ],
     force: Annotated[
         bool, typer.Option("--force", help="Replace files that are there with other content.")
     ] = False,

@@ -56,8 +56,45 @@ def test_what_was_changed_by_hand_stays_unless_it_is_to_be_replaced(
     assert command("airflow-files", "--to", str(tmp_path), "--check").status == 0
 
 
-def test_a_dag_file_of_another_version_says_so() -> None:
-    assert re.findall(r'made_for\("(.*)"\)', FILES["dags/sasrec_nightly.py"].decode()) == [__version__]
+@pytest.mark.parametrize("to", ["", " "])
+def test_an_unset_variable_is_not_the_current_folder(
+    command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for more in ((), ("--check",), ("--force",)):
+        refused = command("airflow-files", "--to", to, *more)
+        assert refused.status == 2
+        assert "is empty" in refused.err
+    assert files_in(tmp_path) == {}
+    assert command("airflow-files", "--to", ".").status == 0
+    assert files_in(tmp_path) == FILES
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_each_file_holds_its_version_against_the_package_s(file: str) -> None:
+    assert re.findall(r'made_for\("(.*)"\)', FILES[file].decode()) == [__version__]
+
+
+@pytest.mark.parametrize("file", [name for name in FILES if name.startswith("dags/")])
+def test_an_older_airflow_is_told_before_it_is_asked_for_what_it_does_not_have(
+    file: str, tmp_path: Path
+) -> None:
+    old = tmp_path / "apache_airflow_core-3.2.2.dist-info"
+    old.mkdir()
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: apache-airflow-core\nVersion: 3.2.2\n")
+    code = (
+        "import runpy, sys; sys.path.insert(0, sys.argv[1])\n"
+        "try: runpy.run_path(sys.argv[2])\n"
+        "except ValueError as error: print(error, 'airflow.sdk' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path, ROOT / file], capture_output=True, text=True, check=True
+    )
+    needed = f"Airflow 3.2.2 is installed, these files need Airflow {airflow_files.AIRFLOW}: upgrade Airflow"
+    assert done.stdout.strip() == f"{needed} False"
+
+
+def test_a_file_of_another_version_says_so() -> None:
     airflow_files.made_for(__version__)
     with pytest.raises(
         BadSettings, match=rf"of sasrec-tasks 0\.0\.1, installed is {__version__}: .*airflow-files"
