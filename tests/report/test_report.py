@@ -152,6 +152,17 @@ def test_what_becomes_of_new_items_is_told_beside_the_old_ones(
         ]
 
 
+def test_of_what_is_recommended_each_place_that_is_not_the_model_s_is_marked(
+    place: Any, new_items_every_day: RunStore
+) -> None:
+    place.source = new_items_every_day.settings().source
+    store = place.run("run", {"export.new_item_days": 30, "gate.force_publish": True, "train.epochs": 1})
+    origins = [row["origin"] for each in content.read(store, None).examples for row in each["served"]]
+    marks = Counter(re.findall(r", (\w+)</small>", written(store)))
+    assert marks == Counter(origin for origin in origins if origin != "model")
+    assert marks["new"] > 0
+
+
 def test_the_pictures_of_item_ages_show_what_the_table_says(
     ages: ElementTree.Element, new_items_every_day: RunStore
 ) -> None:
