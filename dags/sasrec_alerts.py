@@ -7,6 +7,10 @@ the connection of a Slack webhook, or of one that takes the same messages. Nobod
 
 from __future__ import annotations
 
+from sasrec_tasks.airflow_files import made_for
+
+made_for("0.1.0")
+
 import logging
 import os
 from collections.abc import Mapping
@@ -94,15 +98,19 @@ def failed(dag_id: str, run_id: str, reasons: Mapping[str, str], table: str, con
     from sasrec_tasks import alerts, connections
 
     with connections.use(lambda name: Connection.get(name).get_uri()):
-        alert = alerts.failed(
-            dag_id, run_id, reasons, table=table or deployment("table"), report=report(dag_id, run_id)
-        )
+        alert = alerts.failed(dag_id, run_id, reasons, table=table, report=report(dag_id, run_id))
     log.warning("%s", alert.as_text())
     return send(alert, context)
 
 
-def missed_deadline(context: Mapping[str, Any], hours: float) -> None:
-    """Tell of a run that has not ended in time; Airflow calls this where tasks run."""
+def missed_deadline(context: Mapping[str, Any], hours: float, table: str = "") -> None:
+    """Tell of a run that has not ended in time; Airflow calls this where tasks run.
+
+    Args:
+        context: what Airflow knows of the run.
+        hours: after which it is late.
+        table: the pipeline's own, if it has one; by default the deployment's.
+    """
     from sasrec_tasks import alerts, connections
 
     run = context["dag_run"]
@@ -113,7 +121,7 @@ def missed_deadline(context: Mapping[str, Any], hours: float) -> None:
             run_id,
             run["state"],
             timedelta(hours=hours),
-            table=deployment("table"),
+            table=(run.get("conf") or {}).get("table") or table or deployment("table"),
             report=report(dag_id, run_id),
         )
     log.warning("%s", alert.as_text())

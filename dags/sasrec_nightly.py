@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from sasrec_tasks.airflow_files import made_for
+
+made_for("0.1.0")  # before an older Airflow is asked for what it does not have
+
 import logging
 import os
 from collections.abc import Iterator
@@ -25,14 +29,10 @@ from airflow.sdk import (
 from airflow.sdk.definitions.callback import AsyncCallback  # airflow.sdk has them, too, but its stubs don't
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowSkipException
-from airflow.sdk.lineage import get_hook_lineage_collector
 
-from sasrec_tasks import dag_docs, resources
-from sasrec_tasks.airflow_files import made_for
+from sasrec_tasks import dag_docs, deadline, resources
 from sasrec_tasks.errors import RetryCannotHelp
-from sasrec_tasks.instances import Instance
-
-made_for("0.1.0")
+from sasrec_tasks.instances import Instance, check_arguments
 
 PUBLISH, LEAVE = "Publish", "Leave the table as it is"
 
@@ -61,7 +61,7 @@ def data_interval(dag_run: Any) -> timedelta:
     return length or timedelta(days=1)
 
 
-def deadline() -> DeadlineAlert | None:
+def deadline_of(own: Instance) -> DeadlineAlert | None:
     """Tells of a run that has not ended so many hours after it was queued; the run goes on.
 
     The triggerer tells, which it can do for every executor. A `SyncCallback` would be the executor's to call: that of
@@ -70,14 +70,16 @@ def deadline() -> DeadlineAlert | None:
     The hours are SASREC_DEADLINE_HOURS of the environment in which DAGs are parsed. There is none by default, as
     `airflow dags test` fails at the end of a DAG that has one (https://github.com/apache/airflow/issues/73428).
     """
-    hours = float(os.environ.get("SASREC_DEADLINE_HOURS") or 0)
+    hours = deadline.hours(os.environ.get("SASREC_DEADLINE_HOURS", ""))
     if not hours:
         return None
     return DeadlineAlert(
         name="ended in time",
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         interval=timedelta(hours=hours),
-        callback=AsyncCallback("sasrec_deadline.missed_deadline", kwargs={"hours": hours}),
+        callback=AsyncCallback(
+            "sasrec_deadline.missed_deadline", kwargs={"hours": hours, "table": own.settings.get("table", "")}
+        ),
     )
 
 
@@ -95,21 +97,8 @@ def at_work() -> Iterator[None]:
         raise
     except BaseException as error:  # a timeout and SIGTERM, too
         with suppress(Exception):
-            reason = failures.shortened(f"{type(error).__name__}: {error}")
-            get_current_context()["ti"].xcom_push(FAILURE, reason)
+            get_current_context()["ti"].xcom_push(FAILURE, failures.said(error))
         raise
-
-
-def add_lineage(kind: str, places: str) -> None:
-    """Tell lineage tools, if there are any, what is read ("input") or written ("output")."""
-    from sasrec_tasks import lineage
-
-    add = getattr(get_hook_lineage_collector(), f"add_{kind}_asset")
-    for address in lineage.addresses(places):
-        try:
-            add(get_current_context()["ti"].task, uri=address)
-        except ValueError as error:  # a provider knows better what its addresses look like
-            log.warning("%s: no lineage: %s", address, error)
 
 
 def step(name: str, minutes: int) -> Any:
@@ -154,7 +143,7 @@ def record_answer(run: str) -> None:
 @task(doc_md=dag_docs.TASKS["ingest"], execution_timeout=timedelta(hours=2), inlets=[INTERACTIONS])
 def ingest() -> dict[str, Any]:
     """Start the run, then read the source."""
-    from sasrec_shared import deployment
+    from sasrec_shared import add_lineage, deployment  # beside this file
 
     from sasrec_tasks import pipeline
 
@@ -229,7 +218,7 @@ def export(before: dict[str, Any]) -> dict[str, Any]:
     with at_work():
         record_answer(before["run"])
         summary = run_task("export", before["run"])
-        add_lineage("output", summary["table"])
+        sasrec_shared.add_lineage("output", summary["table"])
     if not summary["published"]:
         own = f"parquet+{before['run']}/export"
         raise AirflowSkipException(
@@ -242,18 +231,19 @@ def export(before: dict[str, Any]) -> dict[str, Any]:
 @task(doc_md=dag_docs.TASKS["prune"], execution_timeout=timedelta(hours=1))
 def prune() -> dict[str, Any]:
     """Remove what is old, wherever the run has come to."""
-    begun = get_current_context()["ti"].xcom_pull(task_ids="ingest")
-    if not begun:
+    run = get_current_context()["ti"].xcom_pull(task_ids="ingest", key="run")
+    if not run:
         raise AirflowSkipException("the run was not begun")
     with at_work():
-        return run_task("prune", begun["run"])
+        return run_task("prune", run)
 
 
 @task(doc_md=dag_docs.TASKS["alert"], execution_timeout=timedelta(minutes=10), retries=2)
 def alert() -> None:
-    """Tell people what failed."""
+    """Write down what failed, if that could not do so itself, and tell people."""
     import sasrec_alerts  # beside this file
 
+    from sasrec_tasks import pipeline
     from sasrec_tasks.artifacts import RunStore
 
     context = get_current_context()
@@ -266,13 +256,27 @@ def alert() -> None:
     }
     if not reasons:
         raise AirflowSkipException("nothing failed")
-    begun, table = ti.xcom_pull(task_ids="ingest"), ""
-    if begun:
-        with suppress(OSError, ValueError):  # it may be the store that failed
-            table = RunStore(begun["run"]).settings().table
+    table = INSTANCES[ti.dag_id].deployment(sasrec_alerts.deployment)("table") or ""
+    if run := ti.xcom_pull(task_ids="ingest", key="run"):
+        try:
+            with at_work():
+                table = RunStore(run).settings().table
+                pipeline.record_failed(run, reasons)
+        except Exception as error:  # it may be the store that failed
+            log.warning("%s could not be written down: %s", run, error)
     if not sasrec_alerts.failed(ti.dag_id, run_id, reasons, table, context):
         raise AirflowSkipException("nobody to tell: sasrec_alert_emails and sasrec_alert_webhook are not set")
 
+
+DEFAULT_ARGS = {
+    "retries": 3,
+    "retry_delay": timedelta(minutes=1),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=30),
+    "retry_policy": ExceptionRetryPolicy(
+        rules=[RetryRule(exception=RetryCannotHelp, action=RetryAction.FAIL, reason="a retry can't help")]
+    ),
+}
 
 night = partial(
     dag,
@@ -280,16 +284,6 @@ night = partial(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    deadline=deadline(),
-    default_args={
-        "retries": 3,
-        "retry_delay": timedelta(minutes=1),
-        "retry_exponential_backoff": 2.0,
-        "max_retry_delay": timedelta(minutes=30),
-        "retry_policy": ExceptionRetryPolicy(
-            rules=[RetryRule(exception=RetryCannotHelp, action=RetryAction.FAIL, reason="a retry can't help")]
-        ),
-    },
     doc_md=dag_docs.DAG,
     tags=["recommendations"],
 )
@@ -317,28 +311,39 @@ def make_dag(name: str = "sasrec_nightly", settings: dict[str, Any] | None = Non
         name: the DAG's id.
         settings: by their names, what differs from the deployment's places and from the defaults. A further pipeline
             needs a `store` and a `table` of its own.
-        arguments: of Airflow's `dag`, for instance `schedule`.
+        arguments: of Airflow's `dag`, for instance `schedule`; `default_args` add to those that are there.
 
     Raises:
-        BadSettings: settings, or resources in `SASREC_RESOURCES`, that can't be used.
+        BadSettings: settings, arguments, or what stands in `SASREC_RESOURCES` or `SASREC_DEADLINE_HOURS`, that can't be
+            used.
     """
+    check_arguments(name, settings or {}, arguments)
     own = INSTANCES[name] = Instance(name, settings or {})
     params = {each: Param(default, **schema) for each, default, schema in own.form()}
-    made: DAG = night(dag_id=name, params=params, **arguments)(sasrec_nightly)()
+    default_args = {**DEFAULT_ARGS, **arguments.pop("default_args", {})}
+    arguments = {"deadline": deadline_of(own), **arguments}
+    made: DAG = night(dag_id=name, params=params, default_args=default_args, **arguments)(sasrec_nightly)()
     if name != "sasrec_nightly":
-        made.get_task("export").outlets = [
-            Asset(name=f"{name}_recommendations", uri=f"sasrec://{name}/recommendations")
-        ]
+        made.get_task("export").outlets = [asset_of(name, "recommendations")]
+        if own.settings.get("source"):
+            made.get_task("ingest").inlets = [asset_of(name, "interactions")]
     # The environment, not a Variable: the file is parsed twice a minute, and a Variable is a query each time.
     for each, needed in resources.read(os.environ.get("SASREC_RESOURCES", ""), made.task_ids).items():
         place(made.get_task(each), needed)
     return made
 
 
+def asset_of(name: str, what: str) -> Asset:
+    """What goes into a further pipeline, or comes out of it."""
+    return Asset(name=f"{name}_{what}", uri=f"sasrec://{name}/{what}")
+
+
 def place(operator: Any, needed: resources.Resources) -> None:
     """Have a task run where it gets what it needs."""
     if needed.queue:
         operator.queue = needed.queue
+    if needed.pool:
+        operator.pool = needed.pool
     if pod := needed.pod():
         # (here, since it is slow, and not everybody has it)
         from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator

@@ -1,6 +1,10 @@
-"""What the DAG files share: what the operator has set, connections, telling those who wait; no DAG of its own."""
+"""What the DAG files share: what the operator has set, connections, lineage, telling those who wait; no DAG."""
 
 from __future__ import annotations
+
+from sasrec_tasks.airflow_files import made_for
+
+made_for("0.1.0")
 
 import logging
 import os
@@ -11,6 +15,7 @@ from typing import Any
 from airflow.sdk import Connection, Variable, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from airflow.sdk.execution_time.context import InletEventsAccessor
+from airflow.sdk.lineage import get_hook_lineage_collector
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +66,18 @@ def at_work() -> Iterator[None]:
             yield
     except RetryCannotHelp as error:
         raise AirflowFailException(str(error)) from error
+
+
+def add_lineage(kind: str, places: str) -> None:
+    """Tell lineage tools, if there are any, what is read ("input") or written ("output")."""
+    from sasrec_tasks import lineage
+
+    add = getattr(get_hook_lineage_collector(), f"add_{kind}_asset")
+    for address in lineage.addresses(places):
+        try:
+            add(get_current_context()["ti"].task, uri=address)
+        except ValueError as error:  # a provider knows better what its addresses look like
+            log.warning("%s: no lineage: %s", address, error)
 
 
 def tell(facts: Mapping[str, Any]) -> bool:

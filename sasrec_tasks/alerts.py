@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sasrec_tasks.errors import GateRefused
+from sasrec_tasks.failures import UNKNOWN
 from sasrec_tasks.roots import places
 from sasrec_tasks.tables import open_tables
 
 SHOWN = 2000
 """Characters of a reason; the task's log has all of it."""
 
-UNKNOWN = "ended from outside, or killed (by the kernel if memory ran out): its log has what it said last"
+UNKNOWN_TABLE = (
+    "the table is not known where this was sent: name it in SASREC_TABLE there, too, as Airflow shows no Variable to "
+    "what it calls for a deadline"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ def late(dag: str, run_id: str, state: str, after: timedelta, *, table: str, rep
 
 def served(table: str) -> str:
     """What a table serves now, a line for each if there are several; never an error."""
-    return "\n".join(_served(place) for place in places(table)) or "the table is not known"
+    return "\n".join(_served(place) for place in places(table)) or UNKNOWN_TABLE
 
 
 def _alert(subject: str, reason: str, *, table: str, report: str) -> Alert:

@@ -6,7 +6,7 @@ DAG = """\
 ## SASRec nightly
 
 Takes the interactions of `source` to a fresh, checked top-k `table`, one row per user and rank.
-It runs every night at 02:00 UTC; trigger it by hand to change a setting for one run.
+It runs by its schedule; trigger it by hand to change a setting for one run.
 
 | task | what it does |
 | --- | --- |
@@ -122,7 +122,8 @@ touched, and the next night goes on.
 """,
     "alert": """
 Tells people by e-mail or by a webhook what failed and why, where the report is, and what is served meanwhile; whom, the
-Variables `sasrec_alert_emails` and `sasrec_alert_webhook` say. Its log has the message even if they are not set.
+Variables `sasrec_alert_emails` and `sasrec_alert_webhook` say. Its log has the message even if they are not set. A run
+whose task was killed, or failed in its last try, it also writes down in the table of runs.
 
 **If it fails:** the message could not be sent: its log says by which way, and why. The night's state is that of the
 tasks before.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,34 @@ OWN = "sasrec_nightly"
 OF_ITS_OWN = ("store", "table")
 """Where two pipelines would write over each other: a run's folder has the name of the run alone."""
 
-LOOKED_UP = ("prune.", "export.")
+LOOKED_UP = ("prune.", "export.", "metrics.")
 """Groups whose operator-only settings `pipeline.triggered_settings` asks the deployment for."""
+
+
+TEXTFILE = "metrics_textfile"
+"""What the deployment is asked for the file of figures: two pipelines would write over each other."""
+
+RESERVED = {
+    "dag_id": "it is the first argument",
+    "params": "the trigger form is made of the settings: give them as the second argument",
+}
+"""Arguments of Airflow's `dag` that are not `make_dag`'s to take, and why."""
+
+
+def check_arguments(name: str, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """That `make_dag` can take what a DAG file gives it beside a name.
+
+    Raises:
+        BadSettings: an argument of Airflow's `dag` that is made of something else, or another pipeline by the name of
+            the deployment's own.
+    """
+    for reserved in RESERVED.keys() & arguments.keys():
+        raise BadSettings(f"make_dag({name!r}): {reserved}={arguments[reserved]!r}: {RESERVED[reserved]}")
+    if name == OWN and (settings or arguments):
+        raise BadSettings(
+            f"make_dag({name!r}): is the deployment's own, which its DAG file makes, with the settings of "
+            "SASREC_SETTINGS: give this one another name"
+        )
 
 
 @dataclass(frozen=True)
@@ -56,9 +83,19 @@ class Instance:
         return {**{name: self.settings[name] for name in self._operators() if not _is_asked(name)}, **chosen}
 
     def deployment(self, lookup: Callable[[str], str | None]) -> Callable[[str], str | None]:
-        """What the operator has set, this pipeline's own first."""
+        """What the operator has set, this pipeline's own first.
+
+        The deployment's text file of figures is its own pipeline's; another has one beside it, by its name.
+        """
         own = {_asked(name): _as_text(self.settings[name]) for name in self._operators() if _is_asked(name)}
-        return lambda name: own.get(name) or lookup(name)
+
+        def asked(name: str) -> str | None:
+            found = own.get(name) or lookup(name)
+            if found and name == TEXTFILE and name not in own and self.name != OWN:
+                found = re.sub(r"\.prom$", f"-{self.name}.prom", found)
+            return found
+
+        return asked
 
     def _operators(self) -> list[str]:
         known = dict(fields())

@@ -1,4 +1,4 @@
-"""Where each task runs and what it may use: a queue of workers, or memory, CPUs and GPUs of a Kubernetes pod."""
+"""Where each task runs and what it may use: a queue of workers, a pool, memory, CPUs and GPUs of a Kubernetes pod."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ class Resources(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     queue: str | None = Field(default=None, min_length=1, description="Queue of Celery workers.")
+    pool: str | None = Field(
+        default=None, min_length=1, description="Airflow pool, of all pipelines together."
+    )
     memory: Quantity | None = Field(default=None, description="Bytes, for instance `16Gi`.")
     cpu: Quantity | None = Field(
         default=None, description="CPUs that are reserved, for instance `4` or `500m`."

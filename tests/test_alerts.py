@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sasrec_tasks import alerts
+from sasrec_tasks import alerts, failures
 
 REPORT = "https://airflow.example/dags/sasrec_nightly/runs/scheduled__2026-01-01T02%3A00%3A00%2B00%3A00/plugin/report"
 
@@ -21,7 +21,7 @@ def test_a_failed_night_says_why_where_to_look_and_what_is_served(finished: Any)
     assert alert.subject == "nightly: failed in train, prune, run 7"
     assert alert.facts["Why"].splitlines() == [
         "train: OSError: disk full",
-        f"prune: {alerts.UNKNOWN}",
+        f"prune: {failures.UNKNOWN}",
     ]
     assert alert.facts["Report"] == REPORT
     assert f"{finished.table}: version 0 of run first, events before 2026-01-01 00:00 UTC" in alert.as_text()
@@ -31,7 +31,7 @@ def test_a_failed_night_says_why_where_to_look_and_what_is_served(finished: Any)
 def test_a_refused_night_is_not_called_failed() -> None:
     alert = alerts.failed("nightly", "run", {"gate": "GateRefused: not better"}, table="", report=REPORT)
     assert alert.subject == "nightly: refused, run"
-    assert alert.facts["Still served"] == "the table is not known"
+    assert alert.facts["Still served"] == alerts.UNKNOWN_TABLE
 
 
 def test_a_late_night_says_for_how_long() -> None:

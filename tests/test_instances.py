@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.instances import Instance
+from sasrec_tasks.instances import Instance, check_arguments
 from sasrec_tasks.naming import form
 from sasrec_tasks.pipeline import triggered_settings
 
@@ -107,3 +107,45 @@ def test_who_triggers_may_not_leave_its_places(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_an_error_of_its_dag_file(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(BadSettings, match=rf"^make_dag\('shop'\): .*{told}"):
         Instance("shop", settings)
+
+
+@pytest.mark.parametrize(
+    ("own", "deployment", "expected"),
+    [
+        ({"metrics.textfile": "/x/shop.prom"}, "/x/main.prom", "/x/shop.prom"),
+        ({"metrics.textfile": "/x/shop.prom"}, None, "/x/shop.prom"),
+        ({"metrics.textfile": None}, "/x/main.prom", None),
+        ({}, "/x/main.prom", "/x/main-shop.prom"),
+        ({}, "null", None),
+        ({}, None, None),
+    ],
+)
+def test_no_two_pipelines_write_their_figures_into_one_file(
+    own: dict[str, Any], deployment: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DEPLOYMENT, "metrics_textfile", deployment or "")
+    shop = Instance("shop", {"store": "/shop/runs", "table": "/shop/table", **own})
+    assert settings_of(shop).metrics.textfile == expected
+    nightly = settings_of(Instance("sasrec_nightly")).metrics.textfile
+    assert nightly == (deployment if deployment != "null" else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "arguments", "told"),
+    [
+        ("shop", {}, {"params": {"x": 1}}, "params={'x': 1}: the trigger form is made of the settings"),
+        ("shop", {}, {"dag_id": "market"}, "dag_id='market': it is the first argument"),
+        ("sasrec_nightly", {"train.epochs": 1}, {}, "is the deployment's own, .* SASREC_SETTINGS: give"),
+        ("sasrec_nightly", {}, {"schedule": None}, "is the deployment's own"),
+    ],
+)
+def test_what_a_dag_file_may_not_give_is_told_in_a_sentence(
+    name: str, settings: dict[str, Any], arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(BadSettings, match=rf"^make_dag\('{name}'\): {told}"):
+        check_arguments(name, settings, arguments)
+
+
+def test_what_a_dag_file_may_give_is_taken() -> None:
+    check_arguments("sasrec_nightly", {}, {})
+    check_arguments("shop", {"train.epochs": 1}, {"schedule": None, "default_args": {"owner": "ann"}})

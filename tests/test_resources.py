@@ -18,6 +18,7 @@ def test_nothing_is_asked_for_by_default() -> None:
     assert read("", TASKS) == read("{}", TASKS) == {}
     assert Resources().pod() is None
     assert Resources(queue="gpu").pod() is None
+    assert Resources(pool="training").pod() is None
 
 
 def test_a_pod_has_what_is_asked_for() -> None:
@@ -57,6 +58,7 @@ def test_a_pod_that_only_goes_elsewhere_still_has_its_container() -> None:
         ('{"train": {"memory": "16GB"}}', "train.memory='16GB': String should match"),
         ('{"train": {"memory": 16}, "split": {"gpu": 0}}', "train.memory=16: .*; split.gpu=0: "),
         ('{"train": {"gpu": true}}', "train.gpu=True: "),
+        ('{"train": {"pool": ""}}', "train.pool='': "),
     ],
 )
 def test_what_cannot_be_used_is_named(text: str, told: str) -> None:

@@ -72,6 +72,77 @@ def test_a_task_s_pod_is_what_the_settings_say(tmp_path: Path) -> None:
     assert found["queues"] == {name: "gpu" if name == "train" else "default" for name in found["queues"]}
 
 
+READ_SHOP = """
+import json
+from airflow.serialization.serialized_objects import DagSerialization
+
+shop = sasrec_nightly.make_dag(
+    "shop",
+    {"store": "/shop/runs", "table": "/shop/table", "source": "/shop/events"},
+    schedule=None,
+    default_args={"owner": "ann", "retries": 5},
+)
+facts = {}
+for each in (dag, shop):
+    read = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(each))))
+    train = each.get_task("train")
+    facts[each.dag_id] = {
+        "pools": {task.task_id: task.pool for task in read.tasks},
+        "inlets": [asset.name for asset in each.get_task("ingest").inlets],
+        "outlets": [asset.name for asset in each.get_task("export").outlets],
+        "deadline": [alert.callback.kwargs for alert in each.deadline],
+        "train": [train.owner, train.retries, train.retry_delay.seconds, train.retry_policy is not None],
+        "said": each.doc_md,
+    }
+print(json.dumps(facts))
+"""
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """DAG → what is to be known of it, of the deployment's own and of a second one."""
+    resources = {"train": {"pool": "sasrec_training"}, "refit": {"pool": "sasrec_training"}}
+    home = tmp_path_factory.mktemp("facts")
+    printed = python(
+        READ_SHOP,
+        home,
+        SASREC_RESOURCES=json.dumps(resources),
+        SASREC_DEADLINE_HOURS="6",
+        SASREC_SETTINGS="{}",
+    )
+    found: dict[str, dict[str, Any]] = json.loads(printed)
+    return found
+
+
+def test_trainings_of_all_pipelines_are_in_the_pool_that_is_named(facts: dict[str, Any]) -> None:
+    for each in facts.values():
+        inside = {task for task, pool in each["pools"].items() if pool == "sasrec_training"}
+        assert inside == {"train", "refit"}
+        assert {pool for task, pool in each["pools"].items() if task not in inside} == {"default_pool"}
+
+
+def test_a_pipeline_has_the_assets_of_its_own_source_and_table(facts: dict[str, Any]) -> None:
+    assert facts["sasrec_nightly"]["inlets"] == ["sasrec_interactions"]
+    assert facts["sasrec_nightly"]["outlets"] == ["sasrec_recommendations"]
+    assert facts["shop"]["inlets"] == ["shop_interactions"]
+    assert facts["shop"]["outlets"] == ["shop_recommendations"]
+
+
+def test_a_deadline_is_told_with_the_pipeline_s_own_table(facts: dict[str, Any]) -> None:
+    assert facts["sasrec_nightly"]["deadline"] == [{"hours": 6, "table": ""}]
+    assert facts["shop"]["deadline"] == [{"hours": 6, "table": "/shop/table"}]
+
+
+def test_default_args_add_to_those_that_are_there(facts: dict[str, Any]) -> None:
+    assert facts["sasrec_nightly"]["train"] == ["airflow", 3, 60, True]
+    assert facts["shop"]["train"] == ["ann", 5, 60, True]
+
+
+def test_no_pipeline_says_at_which_hour_it_runs(facts: dict[str, Any]) -> None:
+    for each in facts.values():
+        assert "UTC" not in each["said"]
+
+
 def test_kubernetes_is_not_imported_unless_a_pod_is_set(tmp_path: Path) -> None:
     code = "print('kubernetes' in sys.modules)"
     assert python(code, tmp_path) == "False"
@@ -171,3 +242,56 @@ def test_a_second_pipeline_publishes_into_its_own_table(two: EmbeddedAirflow) ->
     assert (two.home / "shop" / "runs" / table.run_id / "export").is_dir()
     assert not Path(two.environment["SASREC_TABLE"]).exists()
     assert not Path(two.environment["SASREC_STORE"]).exists()
+
+
+@pytest.fixture(scope="module")
+def published(two: EmbeddedAirflow) -> tuple[str, str]:
+    """Runs of the deployment's own pipeline and of the second, each published in its own table."""
+    conf = {"train.epochs": 1, "train.max_len": 20, "gate.force_publish": True}
+    return two.id_of_test_run(conf), two.id_of_test_run(conf, "shop")
+
+
+def still_served(ways: Any) -> list[str]:
+    """The tables that the last message names."""
+    (post,) = ways.received.posts
+    return [line for line in post["text"].splitlines() if ": version " in line]
+
+
+def test_an_alert_tells_what_the_pipeline_s_own_table_serves(
+    two: EmbeddedAirflow, ways: Any, published: tuple[str, str]
+) -> None:
+    tables = {"sasrec_nightly": two.environment["SASREC_TABLE"], "shop": f"{two.home}/shop/table"}
+    broken = two.home / "broken.parquet"
+    broken.write_text("no parquet")
+    for (dag, table), run in zip(tables.items(), published, strict=True):
+        for conf in ({"epochs": 3}, {}):  # a run that could not begin, and one whose first task failed
+            ways.received.clear()
+            two.test_run(conf, dag, **ways.environment, SASREC_SOURCE=str(broken))
+            (line,) = still_served(ways)
+            assert f"{table}: version" in line
+            assert f"of run {run}" in line
+
+
+LATE = """
+import structlog
+from airflow.sdk.execution_time.callback_supervisor import execute_callback
+
+shop = sasrec_nightly.make_dag(*OWN)
+(alert,) = shop.deadline
+context = {"dag_run": {"dag_id": "shop", "dag_run_id": "late one", "state": "running", "conf": {}}}
+kwargs = {**alert.callback.kwargs, "context": context}
+print(execute_callback(alert.callback.path, kwargs, "", None, structlog.get_logger()))
+"""
+
+
+def test_a_missed_deadline_tells_what_the_pipeline_s_own_table_serves(
+    two: EmbeddedAirflow, ways: Any, published: tuple[str, str]
+) -> None:
+    ways.received.clear()
+    own = {"store": f"{two.home}/shop/runs", "table": f"{two.home}/shop/table"}
+    code = LATE.replace("OWN", repr(["shop", own]))
+    environment = {**ways.environment, "SASREC_TABLE": two.environment["SASREC_TABLE"]}
+    assert python(code, two.home, **environment, SASREC_DEADLINE_HOURS="6") == "(True, None)"
+    (line,) = still_served(ways)
+    assert f"{two.home}/shop/table: version" in line
+    assert f"of run {published[1]}" in line

@@ -75,7 +75,7 @@ def test_the_tasks_are_in_order_and_a_person_and_refit_come_between_gate_and_exp
     assert dag.get_task(LAST).downstream_task_ids == {"alert"}
 
 
-def test_two_instances_do_not_train_at_once(dag: Any) -> None:
+def test_two_runs_do_not_train_at_once(dag: Any) -> None:
     assert {dag.get_task(name).max_active_tis_per_dag for name in ("train", REFIT)} == {1}
 
 
@@ -84,10 +84,13 @@ def test_a_run_has_the_deadline_that_the_operator_sets(
 ) -> None:
     assert not dag.deadline
     monkeypatch.setenv("SASREC_DEADLINE_HOURS", "1.5")
-    deadline = dag_module.deadline()
+    (deadline,) = dag_module.make_dag().deadline
     assert deadline.interval == timedelta(hours=1.5)
     assert isinstance(deadline.callback, AsyncCallback)  # of the triggerer: not every executor calls others
     assert deadline.callback.path == "sasrec_deadline.missed_deadline"
+    monkeypatch.setenv("SASREC_DEADLINE_HOURS", "six")
+    with pytest.raises(BadSettings, match="SASREC_DEADLINE_HOURS='six'"):
+        dag_module.make_dag()
 
 
 def test_prune_and_alert_come_after_any_night_and_fail_none(dag: Any) -> None:
