@@ -181,7 +181,7 @@ env: ## .env for docker compose, with random secrets; one that is there stays (D
 	    '#SASREC_UID='*) if test "$$(id -u)" != 0; then line=SASREC_UID=$$(id -u); fi;; \
 	    '#COMPOSE_PROFILES='*) if test -n '$(PROFILES)'; then line='COMPOSE_PROFILES=$(PROFILES)'; fi;; \
 	    '#AIRFLOW_EXECUTOR='*) if test -n '$(PROFILES)'; then line=AIRFLOW_EXECUTOR=CeleryExecutor; fi;; \
-	    '#SASREC_RESOURCES='*) if test '$(PROFILES)' = celery,gpu; then line="SASREC_RESOURCES='{\"train\": {\"queue\": \"gpu\"}}'"; fi;; \
+	    SASREC_RESOURCES=*) if test '$(PROFILES)' = celery,gpu; then line=$${line//'"pool"'/'"queue": "gpu", "pool"'}; fi;; \
 	  esac; \
 	  printf '%s\n' "$$line"; \
 	done < .env.example > "$$new" && ln "$$new" .env && \

@@ -104,7 +104,7 @@ def failed(dag_id: str, run_id: str, reasons: Mapping[str, str], table: str, con
 
 
 def missed_deadline(context: Mapping[str, Any], hours: float, table: str = "") -> None:
-    """Tell of a run that has not ended in time; Airflow calls this where tasks run.
+    """Tell of a run that has not ended in time; called by `sasrec_deadline`, in the triggerer.
 
     Args:
         context: what Airflow knows of the run.
