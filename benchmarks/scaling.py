@@ -146,7 +146,7 @@ def draw(report: Report, file: Path) -> None:
     with mpl.rc_context({"svg.hashsalt": "scaling", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
         axes = [axis for axis in AXES if axis in report["axes"]]
         figure, cells = plt.subplots(
-            2, len(axes), figsize=(4.6 * len(axes), 7.2), squeeze=False, sharex="col"
+            2, len(axes), figsize=(6 * len(axes), 7.2), squeeze=False, sharex="col", layout="constrained"
         )
         for column, axis in enumerate(axes):
             points = report["axes"][axis]
@@ -161,12 +161,11 @@ def draw(report: Report, file: Path) -> None:
                     cell.plot(sizes, values, marker="o", ms=3.5, lw=1.4,
                               label=task + ("" if found is None else f"  (slope {found:.2f})"))  # fmt: skip
                 cell.set(xscale="log", yscale="log", ylabel=label if column == 0 else None)
-                cell.legend(fontsize=7.5, frameon=False)
+                cell.legend(fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
             cells[1, column].set_xlabel(LABELS[axis])
         figure.suptitle(
             f"Growth of each task, one epoch of training; {report['machine']}, {report['date']}", fontsize=10
         )
-        figure.tight_layout()
         figure.savefig(file, metadata={"Date": None})
         plt.close(figure)
 
