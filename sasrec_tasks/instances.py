@@ -11,7 +11,7 @@ from typing import Any
 
 from sasrec_tasks.config import PLACES
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.naming import fields, flat, form, from_names, is_operator_only
+from sasrec_tasks.naming import fields, flat, form, from_names, is_operator_only, shown
 
 OWN = "sasrec_nightly"
 """The deployment's own pipeline."""
@@ -107,9 +107,9 @@ def _of_deployment() -> dict[str, Any]:
     text = os.environ.get("SASREC_SETTINGS") or "{}"
     try:
         settings = flat(json.loads(text))
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise BadSettings(
-            f'SASREC_SETTINGS={text!r}: is no JSON such as {{"ingest.cast_ids": true}}: {error}'
+            f'SASREC_SETTINGS={shown(text)}: is no JSON such as {{"ingest.cast_ids": true}}: {error}'
         ) from error
     from_names(settings, where="SASREC_SETTINGS")
     return settings

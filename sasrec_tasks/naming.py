@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,13 +92,14 @@ def from_names(values: Mapping[str, Any], *, where: str = "settings") -> Setting
     known = dict(fields())
     for name, value in flat(values).items():
         if name in GROUPS:
-            problems.append(f"{name}={value!r}: is a group of settings: write {name}.<setting>")
+            problems.append(f"{name}={shown(value)}: is a group of settings: write {name}.<setting>")
             continue
         if name not in known:
-            problems.append(f"{name}: no such setting{_nearest(name, known)}")
+            told = name if len(name) <= LONGEST else shown(name)
+            problems.append(f"{told}: no such setting{_nearest(name, known)}")
             continue
         if isinstance(value, bool) and known[name].annotation is not bool:  # pydantic takes true for 1
-            problems.append(f"{name}={value!r}: is not what the setting takes")
+            problems.append(f"{name}={shown(value)}: is not what the setting takes")
             continue
         group, _, field = name.rpartition(".")
         (nested.setdefault(group, {}) if group else nested)[field] = value
@@ -115,18 +118,20 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     Raises:
         BadSettings: something that is not `name=value`.
     """
-    import yaml
+    from sasrec_tasks import plain_yaml
 
     values: dict[str, Any] = {}
     texts = {name for name, field in fields() if field.annotation is str}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise BadSettings(f"--set {assignment}: write it as name=value, for instance train.epochs=5")
+            raise BadSettings(
+                f"--set {_short(assignment)}: write it as name=value, for instance train.epochs=5"
+            )
         try:
-            values[name.strip()] = text if name.strip() in texts else yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise BadSettings(f"--set {assignment}: the value is not valid YAML: {error}") from error
+            values[name.strip()] = text if name.strip() in texts else plain_yaml.load(text)
+        except ValueError as error:
+            raise BadSettings(f"--set {_short(assignment)}: the value is not valid YAML: {error}") from error
     return values
 
 
@@ -136,11 +141,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises:
         BadSettings: no such file, or no mapping in it.
     """
-    import yaml
+    from sasrec_tasks import plain_yaml
 
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise ValueError("is no file")  # a device never ends
+        values = plain_yaml.load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise BadSettings(f"{file}: can't be read as YAML: {error}") from error
     if not isinstance(values, dict | None):
         raise BadSettings(f"{file}: must hold settings, for instance `train: {{epochs: 5}}`")
@@ -153,14 +160,40 @@ def as_names(settings: Settings) -> dict[str, Any]:
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"train": {"epochs": 5}}` → `{"train.epochs": 5}`; what is flat stays."""
+    """`{"train": {"epochs": 5}}` → `{"train.epochs": 5}`; what is flat stays.
+
+    Raises:
+        BadSettings: a setting both ways.
+    """
     result: dict[str, Any] = {}
     for name, value in values.items():
         if name in GROUPS and isinstance(value, Mapping | None):  # a group may be left empty
-            result |= {f"{name}.{key}": inner for key, inner in (value or {}).items()}
+            named = {f"{name}.{key}": inner for key, inner in (value or {}).items()}
         else:
-            result[str(name)] = value
+            named = {str(name): value}
+        if twice := result.keys() & named.keys():
+            first = min(twice)
+            raise BadSettings(
+                f"{first}: is set twice, to {shown(result[first])} and to {shown(named[first])}: leave one of them"
+            )
+        result |= named
     return result
+
+
+LONGEST = 200
+"""Characters of a value in a message."""
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = LONGEST
+
+
+def shown(value: Any) -> str:
+    """A value as messages hold it: short, whatever came in, and an address without its password."""
+    return re.sub(r"(://[^/\s:@]*:)[^/\s@]*@", r"\1…@", _repr.repr(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _nearest(name: str, known: dict[str, Any]) -> str:
@@ -181,7 +214,7 @@ def _said(detail: Any) -> str:
     if detail["type"] == "value_error" and place in GROUPS:
         return f"{place}.{message}"
     message = message[:1].lower() + message[1:]
-    return f"{place}={detail['input']!r}: {message}"
+    return f"{place}={shown(detail['input'])}: {message}"
 
 
 def describe_settings() -> Iterator[tuple[str, str, str, str]]:

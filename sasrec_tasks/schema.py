@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
-import yaml
 
+from sasrec_tasks import plain_yaml
 from sasrec_tasks.errors import BadSettings
 
 TYPES = {
@@ -47,9 +47,9 @@ def build_schema(file: Path) -> pandera.DataFrameSchema:
         BadSettings: not such a file, or an unknown type or check.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = plain_yaml.load(file.read_text(encoding="utf-8"))
         columns = {str(column["name"]): _column(column) for column in content["columns"]}
-    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
+    except (OSError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise BadSettings(f"{file}: not a table schema (`columns: - name: …, type: …`): {error}") from error
     return pandera.DataFrameSchema(columns, strict=False)
 
