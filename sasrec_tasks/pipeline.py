@@ -14,9 +14,8 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
 
-from sasrec_tasks import roots
+from sasrec_tasks import addresses, roots
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import NARROWING_TABLES, PLACES, Settings
 from sasrec_tasks.errors import BadSettings, RetryCannotHelp
@@ -64,7 +63,7 @@ def start(settings: Settings, run_id: str) -> RunStore:
         if not place:
             raise BadSettings(f"{name}: not set: give it as a setting, or as {environment_name(name)}")
         for each in roots.places(place) if name == "table" else [place]:
-            _refuse_password(name, each)
+            addresses.check(name, each)
             roots.check(name, each, settings.ingest.allowed_roots)
             if name != "source":
                 roots.require_plain(name, each)
@@ -74,7 +73,7 @@ def start(settings: Settings, run_id: str) -> RunStore:
         except BadSettings as error:
             raise BadSettings(f"validate.schema_file: {error}") from error
     for name, place in narrowing.named(settings).items():
-        _refuse_password(name, place)
+        addresses.check(name, place)
         roots.check(name, place, settings.ingest.allowed_roots)
     store = RunStore.of(settings.store, run_id)
     # rather now than after hours of training:
@@ -83,16 +82,6 @@ def start(settings: Settings, run_id: str) -> RunStore:
         narrowing.check(settings, settings.as_of or datetime.now(UTC))
     store.freeze(settings)
     return store
-
-
-def _refuse_password(name: str, place: str) -> None:
-    """Settings are kept in the run's folder, and shown."""
-    parts = urlsplit(place)
-    if parts.password or "password" in dict(parse_qsl(parts.query)):
-        raise BadSettings(
-            f"{name}: holds a password, which would be kept in the run's settings: name a connection instead "
-            "(connection:ID), or leave it to libpq (PGPASSWORD, ~/.pgpass)"
-        )
 
 
 def new_run_id(now: datetime | None = None) -> str:

@@ -1,0 +1,61 @@
+"""No address with a secret in it gets as far as the run's settings; others do."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sasrec_tasks import addresses
+from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.naming import shown
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/data/x.parquet", "data/*.parquet", "/data/a[1]*.parquet", "/data/{date:%Y/%m/%d}/x::y", "s3://bucket/x",
+        "postgresql://user@host/db?table=tokens", "connection:db?table=secrets", "parquet+s3://bucket/passwords",
+        "http://[::1]:8000/x.parquet", "simplecache::s3://bucket/x", "memory://x", "C:\\data\\x.parquet", "",
+        "abfs://container@account.dfs.core.windows.net/x", "/data/user:password@host/x.parquet",
+    ],
+)  # fmt: skip
+def test_places_without_a_secret_pass(place: str) -> None:
+    addresses.check("source", place)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        f"postgresql://u:{SECRET}@host/db", f"postgresql://host/db?password={SECRET}", f"s3://k:{SECRET}@bucket/x",
+        f"simplecache::s3://k:{SECRET}@bucket/x", f"https://host/x?X-Amz-Signature={SECRET}",
+        f"https://host/x?a=1&sig={SECRET}", f"connection:db?passwd={SECRET}", f"https://[::1]/x?apikey={SECRET}",
+        f"postgresql://u:{SECRET}@[::1/db", f"postgresql://u:{SECRET}@host/\0",
+    ],
+)  # fmt: skip
+def test_a_secret_is_refused_and_not_said(place: str) -> None:
+    with pytest.raises(BadSettings, match=r"^source") as raised:
+        addresses.check("source", place)
+    assert SECRET not in str(raised.value)
+
+
+@given(st.text())
+def test_any_text_is_a_place_or_a_bad_setting(place: str) -> None:
+    said = "source"
+    try:
+        addresses.check("source", place)
+    except BadSettings as error:
+        said = str(error)
+    assert said.startswith("source")
+
+
+@given(st.recursive(st.none() | st.text() | st.floats() | st.integers(), st.lists))
+def test_a_value_is_shown_short(value: object) -> None:
+    assert len(shown(value)) < 5000
+
+
+def test_a_short_value_is_shown_as_it_is() -> None:
+    for value in ("it's", 1.5, float("nan"), None, ["a", 1], {"a": "b"}):
+        assert shown(value) == repr(value)
