@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from sasrec_tasks import addresses, roots
 from sasrec_tasks.artifacts import RunStore, Summary
-from sasrec_tasks.config import NARROWING_TABLES, PLACES, Settings
+from sasrec_tasks.config import GROUPS, NARROWING_TABLES, PLACES, Settings
 from sasrec_tasks.errors import BadSettings, RetryCannotHelp
-from sasrec_tasks.naming import fields, from_names, is_operator_only, parse_assignments
+from sasrec_tasks.naming import fields, flat, from_names, is_operator_only, parse_assignments
 from sasrec_tasks.run_folders import in_store
 
 if TYPE_CHECKING:
@@ -265,6 +265,7 @@ def triggered_settings(
         BadSettings: unknown or operator-only settings, values out of bounds, or a place that is
             named by the trigger and lies under none of the operator's roots.
     """
+    conf = flat(conf)  # `{"prune": {…}}` names settings, too
     for name, field in fields():
         if is_operator_only(field) and name in conf:
             raise BadSettings(f"{name}: only the operator of this deployment can set it")
@@ -274,7 +275,8 @@ def triggered_settings(
         if name.startswith(("prune.", "metrics.")) and is_operator_only(field)
         if (text := deployment(name.replace(".", "_")))
     ]
-    values = {**params, **conf, **parse_assignments(kept)}
+    # (Airflow puts what came with the trigger among the Params as well)
+    values = {**{n: v for n, v in params.items() if n not in GROUPS}, **conf, **parse_assignments(kept)}
     left_empty = {name for name in (*PLACES, *MOMENTS) if values.get(name) in ("", None)}
     chosen = from_names({n: value for n, value in values.items() if n not in left_empty}, where="conf")
     own = {name: deployment(name) or "" for name in PLACES}
