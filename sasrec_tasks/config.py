@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 OPERATOR_ONLY: dict[str, Any] = {"operator_only": True}
 """Marks what someone who triggers a run in the UI may not choose: only the command line, its
@@ -24,8 +24,16 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("lies outside the years 1 to 9999 in UTC") from error
 
 
-Moment = Annotated[datetime, AfterValidator(_in_utc)]
-"""A point in time; one without a time zone is taken as UTC."""
+def _no_number(value: Any) -> Any:
+    """20260131 would be taken as seconds since 1970."""
+    is_number = isinstance(value, int | float) or (isinstance(value, str) and value.strip().isdigit())
+    if is_number:
+        raise ValueError("is a number: write the moment as in 2026-01-31 or 2026-01-31T02:00")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_no_number), AfterValidator(_in_utc)]
+"""A point in time, as ISO 8601 writes it; one without a time zone is taken as UTC."""
 
 
 class Group(BaseModel):
