@@ -24,9 +24,10 @@ from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Ingest, Settings
 from sasrec_tasks.contents import COLUMNS, MANIFEST, ROWS_AT_ONCE, SNAPSHOT
 from sasrec_tasks.errors import BadData, BadSettings
+from sasrec_tasks.one_unit import OneUnit
 from sasrec_tasks.progress import bar
 from sasrec_tasks.sources import Part, Source, open_source, since
-from sasrec_tasks.timestamps import TICKS, first_tick_at, unit_of_integers, unit_of_type
+from sasrec_tasks.timestamps import first_tick_at
 
 log = logging.getLogger(__name__)
 
@@ -95,16 +96,14 @@ class _Snapshot:
         self.name = settings.source
         self.config: Ingest = settings.ingest
         self.names = _names(self.config)  # contract → source
-        self.unit = ""
-        self.unit_told_by = ""
+        self.times = OneUnit(self.config, self.names["TIMESTAMP"])
+        self.odd_share = settings.validate_.max_rejected_share
 
     def write(self, folder: Path) -> Summary:
         schemas = [self._schema(part) for part in self.source.parts]
-        units = [unit for schema in schemas if (unit := unit_of_type(self._type(schema, "TIMESTAMP")))]
-        self.unit = max(units, key=lambda unit: TICKS[unit], default="")  # the finest: nothing is lost
-        for part, schema in zip(self.source.parts, schemas, strict=True):
-            if self.unit and unit_of_type(self._type(schema, "TIMESTAMP")) == self.unit:
-                self.unit_told_by = self.unit_told_by or part.path
+        paths = [part.path for part in self.source.parts]
+        kinds = [schema.field(self.names["TIMESTAMP"]).type for schema in schemas]
+        self.times.settle(zip(paths, kinds, strict=True))
         entries: list[dict[str, Any]] = []
         writer: pq.ParquetWriter | None = None
         waiting: list[pa.RecordBatch] = []
@@ -134,13 +133,14 @@ class _Snapshot:
         writer.close()
 
         counts = {name: sum(entry[name] for entry in entries) for name in COUNTS}
+        self.times.require(counts["rows_read"], self.odd_share)
         if counts["rows"] == 0:
             window = f"at or after as_of ({self.as_of.isoformat()})"
             if self.since:
                 window += f" or before the look-back ({self.since.isoformat()})"
             raise BadData(
                 f"{self.name}: all {counts['rows_read']:,} rows are {window}: "
-                f"check as_of, and ingest.timestamp_unit (taken as {self.unit!r})"
+                f"check as_of, and ingest.timestamp_unit (taken as {self.times.unit!r})"
             )
         manifest = {
             "source": self.name,
@@ -148,7 +148,7 @@ class _Snapshot:
             "since": self.since.isoformat() if self.since else None,
             "cut_by": self.source.cut_by,
             **self.source.about,
-            "timestamp_unit": self.unit or None,
+            "timestamp_unit": self.times.unit or None,
             **{name: counts[name] for name in COUNTS if name != "rows_read"},
             "columns": self.names,
             "files": entries,
@@ -167,7 +167,7 @@ class _Snapshot:
             "files": len(entries),
             **{name: counts[name] for name in COUNTS if name != "rows_read"},
             "cut_by": self.source.cut_by,
-            "timestamp_unit": self.unit or None,
+            "timestamp_unit": self.times.unit or None,
         }
 
     def _schema(self, part: Part) -> pa.Schema:
@@ -206,9 +206,6 @@ class _Snapshot:
             and name not in schema.names
         )
 
-    def _type(self, schema: pa.Schema, column: str) -> pa.DataType:
-        return schema.field(self.names[column]).type
-
     def _batches(self, part: Part) -> Iterator[pa.RecordBatch]:
         for batch in self.source.batches(part, self._needed(self.source.schema(part))):
             if len(batch):
@@ -226,7 +223,7 @@ class _Snapshot:
                 values = values.dictionary_decode()
             try:
                 if column == "TIMESTAMP":
-                    values = self._timestamps(values, path)
+                    values = self.times.ticks(values, path)
                 elif column == "OUTCOME":
                     values = _outcomes(values)
                 else:
@@ -246,36 +243,16 @@ class _Snapshot:
         values.validate(full=True)  # text that is not UTF-8 would stop a later task
         return values
 
-    def _timestamps(self, values: pa.Array, path: str) -> pa.Array:
-        kind = values.type
-        if unit_of_type(kind):
-            if pa.types.is_date(kind):
-                values = values.cast(pa.timestamp("s" if pa.types.is_date32(kind) else "ms"))
-            return values.cast(pa.timestamp(self.unit)).cast(pa.int64())
-        if not pa.types.is_integer(kind):
-            return values
-        values = values.cast(pa.int64())
-        unit: str = self.config.timestamp_unit
-        if unit == "auto":
-            unit = unit_of_integers(values) or self.unit or "s"
-        if self.unit and unit != self.unit:
-            raise BadData(
-                f"{path}: {self.names['TIMESTAMP']} looks like {unit!r}, but {self.unit!r} in "
-                f"{self.unit_told_by}: make them the same, or set ingest.timestamp_unit"
-            )
-        if not self.unit:
-            self.unit, self.unit_told_by = unit, path
-        return values
-
     def _in_window(self, batch: pa.RecordBatch, counts: dict[str, Any]) -> pa.RecordBatch:
         """Rows before as_of, not before the look-back; those without a time stay, for `validate` to reject."""
         counts["rows_read"] += len(batch)
         times = batch.column("TIMESTAMP")
-        if self.unit and pa.types.is_int64(times.type):
-            early = pc.fill_null(pc.less(times, first_tick_at(self.as_of, self.unit)), True)
+        unit = self.times.unit
+        if unit and pa.types.is_int64(times.type):
+            early = pc.fill_null(pc.less(times, first_tick_at(self.as_of, unit)), True)
             counts["rows_at_or_after_as_of"] += len(batch) - (pc.sum(early).as_py() or 0)
             if self.since:
-                recent = pc.fill_null(pc.greater_equal(times, first_tick_at(self.since, self.unit)), True)
+                recent = pc.fill_null(pc.greater_equal(times, first_tick_at(self.since, unit)), True)
                 counts["rows_before_lookback"] += len(batch) - (pc.sum(recent).as_py() or 0)
                 early = pc.and_(early, recent)
             batch = batch.filter(early)

@@ -13,6 +13,9 @@ Unit = Literal["s", "ms", "us", "ns"]
 TICKS: dict[str, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 """Ticks per second."""
 
+LIMITS: dict[Unit, int] = {"s": 10**11, "ms": 10**14, "us": 10**17}
+"""Integers from here on are of a finer unit."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -34,10 +37,21 @@ def unit_of_integers(values: pa.Array) -> Unit | None:
     middle = pc.quantile(values, 0.5, interpolation="lower")[0].as_py()
     if middle is None:
         return None
-    for unit, limit in (("s", 10**11), ("ms", 10**14), ("us", 10**17)):
-        if abs(middle) < limit:
-            return unit  # type: ignore[return-value]
-    return "ns"
+    return next((unit for unit, limit in LIMITS.items() if abs(middle) < limit), "ns")
+
+
+def of_another_unit(values: pa.Array, unit: Unit) -> pa.Array:
+    """Which integers are times of ours, from 1973 on, in another unit alone.
+
+    Returns:
+        Booleans; null where the value is.
+    """
+    odd = pc.greater(values, LIMITS[unit] - 1 if unit in LIMITS else 2**63 - 1)
+    units: list[Unit] = ["s", "ms", "us", "ns"]
+    if place := units.index(unit):
+        small = pc.less(values, LIMITS[units[place - 1]])
+        odd = pc.or_(odd, pc.and_(small, pc.greater_equal(values, 10**8)))
+    return odd
 
 
 def first_tick_at(moment: datetime, unit: str) -> int:

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sasrec_tasks.timestamps import TICKS, first_tick_at, moment_of, unit_of_integers, unit_of_type
+from sasrec_tasks.timestamps import (
+    TICKS,
+    first_tick_at,
+    moment_of,
+    of_another_unit,
+    unit_of_integers,
+    unit_of_type,
+)
 
 units = st.sampled_from(sorted(TICKS))
 moments = st.datetimes(min_value=datetime(1700, 1, 1), max_value=datetime(2200, 1, 1), timezones=st.just(UTC))
@@ -47,6 +54,24 @@ def test_auto_tells_the_unit_of_any_times_of_ours(times: list[datetime], unit: s
 
 def test_a_few_odd_values_do_not_change_the_unit() -> None:
     assert unit_of_integers(pa.array([None, 0, -1, 1_700_000_000_000, *[1_700_000_000_123] * 3])) == "ms"
+
+
+@given(
+    st.lists(st.datetimes(datetime(1974, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)), min_size=1),
+    units,
+    units,
+)
+def test_times_of_ours_are_of_another_unit_where_they_are(
+    times: list[datetime], unit: str, other: str
+) -> None:
+    values = pa.array([ticks(moment, other)[0] for moment in times], pa.int64())
+    assert of_another_unit(values, unit).to_pylist() == [unit != other] * len(times)  # type: ignore[arg-type]
+
+
+def test_sentinels_and_missing_values_are_of_no_other_unit() -> None:
+    for unit in TICKS:
+        found = of_another_unit(pa.array([0, -1, None, -(2**63)]), unit)  # type: ignore[arg-type]
+        assert found.to_pylist() == [False, False, None, False]
 
 
 def test_no_values_have_no_unit() -> None:
