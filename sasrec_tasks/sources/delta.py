@@ -9,12 +9,14 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from sasrec_tasks import filesystem
+from sasrec_tasks import files, filesystem
 from sasrec_tasks.contents import ROWS_AT_ONCE
 from sasrec_tasks.errors import BadData, BadSettings
+from sasrec_tasks.sources.blaming import Blaming
 from sasrec_tasks.sources.protocol import CutBy, Part
 from sasrec_tasks.tables.delta_files import dataset
 
@@ -42,6 +44,7 @@ class DeltaSource:
 
     def __init__(self, url: str, *, as_of: datetime) -> None:
         self.url = url
+        self.is_local = files.is_local(filesystem.opened(url, "source")[0])
         table, self.cut_by = _at(url, as_of)
         self.about: dict[str, Any] = {"delta_version": int(table.version())}
         try:
@@ -67,15 +70,20 @@ class DeltaSource:
 
     def batches(self, part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows of a file; see `Source`."""
-        try:
-            yield from self.fragments[part.path].to_batches(
-                schema=self.dataset.schema, columns=list(columns), batch_size=ROWS_AT_ONCE
-            )
-        except FileNotFoundError as error:
-            raise BadData(
-                f"{self.url}/{part.path}: is gone, though version {part.version} holds it: the table was vacuumed "
-                "too early, restore the file"
-            ) from error
+        path = f"{self.url}/{part.path}"
+        with Blaming(path, local=self.is_local):
+            try:
+                yield from self.fragments[part.path].to_batches(
+                    schema=self.dataset.schema,
+                    columns=list(columns),
+                    batch_size=ROWS_AT_ONCE,
+                    fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True),
+                )
+            except FileNotFoundError as error:
+                raise BadData(
+                    f"{path}: is gone, though version {part.version} holds it: the table was vacuumed too early, "
+                    "restore the file"
+                ) from error
 
 
 def _at(url: str, as_of: datetime) -> tuple[DeltaTable, CutBy]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +17,7 @@ import pyarrow.parquet as pq
 from sasrec_tasks import files, roots
 from sasrec_tasks.contents import ROWS_AT_ONCE
 from sasrec_tasks.errors import BadData
+from sasrec_tasks.sources.blaming import Blaming
 from sasrec_tasks.sources.files import SourceFile, list_files
 from sasrec_tasks.sources.protocol import CutBy, Part
 from sasrec_tasks.sources.template import expanded, is_template
@@ -54,9 +59,11 @@ class ParquetSource:
         self.about: dict[str, Any] = {}
         self.cut_by: CutBy = "event time"
         self.fs, dated = self._listed(source, as_of, since, arrival, allowed_roots)
+        self.states: dict[str, tuple[int, ...]] = {}  # of files of this machine
         if files.is_local(self.fs):
             for file, _ in dated:  # a link below an allowed root may lead out of it
                 roots.check(setting, file.path, allowed_roots)
+                self.states[file.path] = _state(_status(file.path))
         found = [file for file, _ in dated]
         if any(day for _, day in dated):
             found = self._arrived(source, arrival, dated, as_of, since)
@@ -129,7 +136,7 @@ class ParquetSource:
 
     def schema(self, part: Part) -> pa.Schema:
         """Names and types of a file's columns, and of those in its path; see `Source`."""
-        with self._open(part) as content, Blaming(part.path, self.fs):
+        with self._reading(part) as content:
             schema: pa.Schema = pq.read_schema(content)
         for name, value in self._in_path(part, schema).items():
             schema = schema.append(pa.field(name, value.type))
@@ -137,9 +144,11 @@ class ParquetSource:
 
     def batches(self, part: Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows of a file; see `Source`."""
-        with self._open(part) as content, Blaming(part.path, self.fs):
+        with self._reading(part) as content:
             # pyarrow's default keeps the bytes of all row groups until the end of the file
-            parquet = pq.ParquetFile(content, buffer_size=2**20, pre_buffer=False)
+            parquet = pq.ParquetFile(
+                content, buffer_size=2**20, pre_buffer=False, page_checksum_verification=True
+            )
             in_path = self._in_path(part, parquet.schema_arrow)
             inside = [name for name in columns if name not in in_path]
             for batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE, columns=inside):
@@ -147,6 +156,26 @@ class ParquetSource:
                     if name in in_path:
                         batch = batch.append_column(name, pa.repeat(in_path[name], len(batch)))
                 yield batch
+
+    @contextmanager
+    def _reading(self, part: Part) -> Iterator[Any]:
+        """The content of a file, whole and as it was when it was listed."""
+        with self._open(part) as content:
+            try:
+                with Blaming(part.path, local=files.is_local(self.fs)):
+                    yield content
+            except BadData:
+                self._require_unchanged(part, content)  # what is half written is not damaged
+                raise
+            self._require_unchanged(part, content)
+
+    def _require_unchanged(self, part: Part, content: Any) -> None:
+        """That what was read of a file of this machine is what was listed; another may have its name by now."""
+        if part.path in self.states and _state(os.fstat(content.fileno())) != self.states[part.path]:
+            raise OSError(
+                f"{part.path}: was written to after the source was listed: try again once it is whole, and have the "
+                "writer move whole files into place"
+            )
 
     def _in_path(self, part: Part, schema: pa.Schema) -> dict[str, pa.Scalar]:
         """Columns that a file leaves to its path, as Hive does."""
@@ -167,6 +196,28 @@ class ParquetSource:
             return self.fs.open(part.path, "rb")
         except PermissionError as error:
             raise BadData(f"{part.path}: no permission to read it") from error
+        except FileNotFoundError as error:
+            raise OSError(f"{part.path}: was removed after the source was listed: try again") from error
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file does."""
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _status(path: str) -> os.stat_result:
+    """What the system says of a file; refused is what is none: a pipe would never end, a link may lead nowhere."""
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        if not Path(path).is_symlink():
+            raise OSError(f"{path}: was removed after the source was listed: try again") from error
+        raise BadData(
+            f"{path}: is a link to what is not there ({error.strerror}): mend the link, or take it out of the source"
+        ) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise BadData(f"{path}: is no file: name a file of parquet, or take it out of the source")
+    return found
 
 
 def _day(file: SourceFile, arrival: str) -> date | None:
@@ -178,28 +229,7 @@ def _day(file: SourceFile, arrival: str) -> date | None:
 
 
 def _end(day: date) -> datetime:
-    """The first moment after a day, UTC."""
+    """The first moment after a day, UTC; the last that there is, of the last day, which some write for "never"."""
+    if day == date.max:
+        return datetime.max.replace(tzinfo=UTC)
     return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
-
-
-class Blaming:
-    """Turns what pyarrow says about a damaged file into an error that names it."""
-
-    def __init__(self, path: str, fs: Any) -> None:
-        self.path = path
-        self.local = files.is_local(fs)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, BadData):
-            return
-        if isinstance(error, pa.ArrowInvalid | pa.ArrowNotImplementedError) or (
-            self.local and isinstance(error, OSError)
-        ):
-            raise BadData(
-                f"{self.path}: can't be read as parquet, it is empty, truncated or damaged: write it again ({error})"
-            ) from error
-        if isinstance(error, OSError):  # remote: the network's fault, or the file's
-            raise OSError(f"{self.path}: can't be read: {error}") from error
