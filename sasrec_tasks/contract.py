@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pandera.errors import SchemaErrors
 
 from sasrec_tasks.errors import BadData
+from sasrec_tasks.naming import shown
 from sasrec_tasks.schema import build_schema, reason, schema_file
 
 OF_ALL = ("RUN_ID", "AS_OF")
@@ -85,7 +86,7 @@ def _require_columns(table: str, batch: pa.RecordBatch, schema: pandera.DataFram
         schema.validate(batch.to_pandas(types_mapper=pd.ArrowDtype), lazy=True)
     except SchemaErrors as errors:
         column, check, value = errors.failure_cases.iloc[0][["column", "check", "failure_case"]]
-        raise _broken(table, f"{column} {reason(column, check)}: {value!r}") from errors
+        raise _broken(table, f"{column} {reason(column, check)}: {shown(value)}") from errors
 
 
 def _require_lists(table: str, batch: pa.RecordBatch, users: npt.NDArray[np.integer]) -> None:
@@ -105,7 +106,7 @@ def _require_lists(table: str, batch: pa.RecordBatch, users: npt.NDArray[np.inte
     again = order[1:][np.diff(pairs[order]) == 0]
     if len(again):
         raise _broken(
-            table, f"ITEM_ID: is twice in one list: {batch.column('ITEM_ID')[int(again[0])].as_py()!r}"
+            table, f"ITEM_ID: is twice in one list: {shown(batch.column('ITEM_ID')[int(again[0])].as_py())}"
         )
 
 

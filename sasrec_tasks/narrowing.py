@@ -18,6 +18,7 @@ from pandera.errors import SchemaErrors
 
 from sasrec_tasks.config import NARROWING_TABLES, Settings
 from sasrec_tasks.errors import BadData
+from sasrec_tasks.naming import shown
 from sasrec_tasks.schema import NAMES, arrow_type, build_schema, reason, schema_file
 from sasrec_tasks.sources import Part, Source, open_table
 from sasrec_tasks.timestamps import unit_of_type
@@ -159,6 +160,6 @@ class NarrowingTable:
             value = batch.column(str(name))[int(row)].as_py()
             found.append(
                 f"{name} {reason(str(name), check)} ({len(of_column):,} row(s), for instance row {first + int(row)}: "
-                f"{value!r})"
+                f"{shown(value)})"
             )
         return f"{part.path}: {'; '.join(found)}: mend or leave out these rows of the table that {self.setting} names"
