@@ -49,7 +49,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test test-airflow lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
+.PHONY: help setup demo test test-airflow test-faults lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -88,10 +88,14 @@ endif
 	@echo "The same in Airflow's UI: make up"
 
 test: setup ## All tests but those that start the services of docker-compose.yml
-	@$(BIN)/python -m pytest -m "not stack" -n $(JOBS) --dist loadfile
+	@$(BIN)/python -m pytest -m "not stack and not faults" -n $(JOBS) --dist loadfile
 
 test-airflow: setup ## The services of docker-compose.yml as processes of this machine, the UI in Chromium, the image's steps
 	@SASREC_NO_SKIPS=1 SCREENSHOTS="$(abspath $(SCREENSHOTS))" $(BIN)/python -m pytest -m stack
+
+test-faults: setup ## What breaks the pipeline on purpose, and all hostile input (docs/input.md), the large ones too
+	@$(BIN)/python -m pytest -m faults --ignore=tests/hostile
+	@FAULTS_RESULTS="$(CURDIR)/benchmarks/results/faults.json" $(BIN)/python -m pytest tests/hostile
 
 lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -14,15 +14,17 @@ from typing import Any
 from sasrec_tasks.naming import describe_settings
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "helpers")]
 
 import tables  # noqa: E402
+from hostile import document as hostile  # noqa: E402
 
 CONSUMERS = ["recommendations_digest", "recommendations_upsert"]
 """Files of `dags/` that are scheduled on the Asset."""
 
 DOCUMENTS = [
     ROOT / "README.md",
+    ROOT / "docs" / "input.md",
     ROOT / "docs" / "quality.md",
     ROOT / "docs" / "speed.md",
     ROOT / "docs" / "table.md",
@@ -46,6 +48,7 @@ def rendered(document: str) -> str:
     parts = {
         "dag": picture,
         "settings": settings_table,
+        "input": hostile.tables,
         "recipes": tables.recipes,
         "peers": tables.peers,
         "ablation": tables.ablation,
