@@ -70,6 +70,8 @@ def test_defaults(name: str, default: Any) -> None:
         ("ingest.columns", "a: USER_ID"),
         ("export.top_k", 0),
         ("as_of", "yesterday"),
+        ("as_of", 20260131),
+        ("as_of", "20260131"),
         ("as_of", "0001-01-01T00:00:00+05:00"),
     ],
 )

@@ -168,11 +168,20 @@ def test_what_comes_by_conf_stays_under_the_operators_roots(tmp_path: Path) -> N
         ({"train.epoch": 3}, r"did you mean train\.epochs"),
         ({"train.epochs": 0}, r"train\.epochs=0"),
         ({"ingest.allowed_roots": ["/"]}, r"ingest\.allowed_roots"),
+        ({"ingest": {"allowed_roots": ["/"]}}, r"ingest\.allowed_roots"),
+        ({"metrics": {"textfile": "/etc/x.prom"}}, r"metrics\.textfile"),
+        ({"train": {"epochs": 1}, "train.epochs": 2}, r"train\.epochs: is set twice"),
     ],
 )
 def test_a_bad_conf_is_refused_by_name(conf: dict[str, Any], says: str) -> None:
-    with pytest.raises(BadSettings, match=says):
-        pipeline.triggered_settings({}, conf, nobody, MOMENT)
+    for params in ({}, conf):  # Airflow puts it among the Params, too
+        with pytest.raises(BadSettings, match=says):
+            pipeline.triggered_settings(params, conf, nobody, MOMENT)
+
+
+def test_a_group_of_a_conf_goes_before_the_form() -> None:
+    conf = {"train": {"epochs": 3}}
+    assert pipeline.triggered_settings({"train.epochs": 9, **conf}, conf, nobody, MOMENT).train.epochs == 3
 
 
 def test_the_operator_sets_what_is_not_in_the_form(tmp_path: Path) -> None:
