@@ -158,6 +158,8 @@ def _secrets() -> Iterator[Case]:
                 what=f"`{setting}` with {what}",
                 make=_plain(**{setting: address}),
                 gets=bad_settings(f"{setting}: holds a {told}, {kept}"),
+                group=f"{what}, in `source` or in `table`",
+                shown=f"`BadSettings` in `start`: NAME: holds a {told}, {kept}",
             )
     yield Case(
         what="`store` with a password",

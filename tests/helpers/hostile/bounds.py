@@ -29,6 +29,18 @@ BOUNDS = {
 """Of JSON schema: which way out, and in words."""
 
 
+GROUPED = {
+    "a word that is none of those allowed": "input should be 'ONE', 'ANOTHER' or …",
+    "a value of another type": "input should be a valid TYPE",
+    "a fraction for a whole number": "input should be a valid integer, got a number with a fractional part",
+    "NaN or infinite": "input should be a finite number",
+    "true for a number": "is not what the setting takes",
+    "less than the least allowed": "input should be greater than, or equal to, BOUND",
+    "more than the most allowed": "input should be less than, or equal to, BOUND",
+}
+"""What the document says of all cases of a group."""
+
+
 def cases() -> Iterator[Case]:
     """All of this kind."""
     schemas = {"": Settings.model_json_schema()} | {
@@ -49,7 +61,7 @@ def cases() -> Iterator[Case]:
                            "a fraction for a whole number")  # fmt: skip
         if kind["type"] == "number":
             for value in (float("nan"), float("inf"), float("-inf")):
-                yield _refused(name, value, "input should be ", "NaN or infinite")
+                yield _refused(name, value, "input should be a finite number", "NaN or infinite")
         if kind["type"] in ("integer", "number"):
             yield _refused(name, True, "is not what the setting takes", "true for a number")
 
@@ -79,5 +91,5 @@ def _refused(name: str, value: Any, said: str, group: str) -> Case:
         make=lambda place: {name: value},
         gets=bad_settings(f"{name}={value!r}: {said}"),
         group=group,
-        shown=f"`BadSettings` in `start`: NAME=VALUE: {said}…",
+        shown=f"`BadSettings` in `start`: NAME=VALUE: {GROUPED[group]}",
     )
