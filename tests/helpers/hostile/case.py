@@ -50,7 +50,6 @@ class Found:
     plain: pa.Table  # rows of the run on the plain data with the same settings
     summaries: Mapping[str, Mapping[str, Any]]
     rejected: list[dict[str, Any]]
-    snapshot: pa.Table
 
     @property
     def users(self) -> set[str]:

@@ -161,7 +161,7 @@ def _large() -> Iterator[Case]:
         slow=True,
     )
     yield Case(
-        what="50 million equal rows in a file of a few kilobytes",
+        what="20 million equal rows in a file of a few kilobytes",
         make=_bomb,
         gets=Served("as the plain data: they are read a batch at a time, and dropped as delivered twice"),
         slow=True,
@@ -187,5 +187,5 @@ def _bomb(place: Place) -> None:
     million = pa.concat_tables([million] * 1000).combine_chunks()
     with pq.ParquetWriter(place.source, one.schema, compression="zstd") as writer:
         writer.write_table(table())
-        for _ in range(50):
+        for _ in range(20):
             writer.write_table(million)

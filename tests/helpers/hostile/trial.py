@@ -178,7 +178,6 @@ def _holds_served(
         plain=before.plain,
         summaries=done,
         rejected=pq.read_table(store.folder("validate") / contents.REJECTED).to_pylist(),
-        snapshot=pq.read_table(store.folder("ingest") / contents.SNAPSHOT),
     )
     assert done["validate"]["rejected"] == case.gets.rejected, found.rejected[:5]
     case.gets.holds(found)
