@@ -98,4 +98,7 @@ def _given(store: RunStore) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads(store.fs.cat_file(f"{store.root}/{APPROVAL}"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        log.warning("approval: %s/%s: damaged, it is to be given again: %s", store.uri, APPROVAL, error)
+        return None
     return found

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import socket
 import tempfile
 import time
@@ -25,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sasrec_tasks import claims, files, filesystem, memory
+from sasrec_tasks import abandoned, checksums, claims, files, filesystem, memory
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.naming import as_names, from_names
@@ -99,16 +98,20 @@ class RunStore:
     # Settings
 
     def freeze(self, settings: Settings) -> Settings:
-        """Keep the run's settings; the data interval of a run that was started before stays."""
+        """Keep the run's settings; the data interval of a run that was started before stays.
+
+        Raises:
+            BadSettings: the store is a file, or the settings that it was started with before are damaged, and with
+                them its data interval.
+        """
         try:
-            before = self._read_json(SETTINGS)
-            if before is not None and settings.as_of is None:
+            if settings.as_of is None and (before := self._kept_settings()) is not None:
                 kept = from_names(before)
                 start = settings.data_interval_start or kept.data_interval_start
                 settings = settings.model_copy(update={"as_of": kept.as_of, "data_interval_start": start})
             if settings.as_of is None:
                 settings = settings.model_copy(update={"as_of": datetime.now(UTC)})
-            self._write(SETTINGS, json.dumps(as_names(settings), indent=2).encode())
+            self._write(SETTINGS, json.dumps(checksums.with_checksum(as_names(settings)), indent=2).encode())
         except (NotADirectoryError, FileExistsError) as error:
             raise BadSettings(f"store={self.store!r}: is a file: name a folder for the runs") from error
         return settings
@@ -121,27 +124,42 @@ class RunStore:
         """The settings the run was started with.
 
         Raises:
-            BadSettings: there is no such run.
+            BadSettings: there is no such run, or they are damaged.
         """
-        values = self._read_json(SETTINGS)
+        values = self._kept_settings()
         if values is None:
             raise BadSettings(f"{self.uri}: no run of this id in the store: begin with `ingest`")
         return from_names(values, where=f"{self.uri}/{SETTINGS}")
 
+    def _kept_settings(self) -> dict[str, Any] | None:
+        content = self._read(SETTINGS)
+        try:
+            return None if content is None else checksums.checked(content)
+        except ValueError as error:
+            raise BadSettings(
+                f"{self.uri}/{SETTINGS}: damaged: {error}: remove it, and start the run again under its id, with its "
+                f"settings and as_of (who has changed it by hand removes {checksums.KEY!r} from it)"
+            ) from error
+
     def is_at_work(self) -> bool:
         """Whether a task of this run is at work on this machine; of others, and in a remote store, it can't be told."""
+        host = f".{socket.gethostname()}."
         return self.is_local and any(
-            _is_alive(int(pid))
-            for folder in Path(self.root).glob(f".*.{socket.gethostname()}.*")
-            if (pid := folder.name.partition(f".{socket.gethostname()}.")[2].partition(".")[0]).isdigit()
+            (pid := abandoned.pid_of(path.name, f"{path.name.partition(host)[0]}.")) is not None
+            and abandoned.is_alive(pid)
+            for path in Path(self.root).glob(f".*{host}*")
         )
 
     # What tasks leave behind
 
     def marker(self, task: str) -> Marker | None:
-        """The marker of a finished task; None while it is not finished."""
-        values = self._read_json(f"{task}/{MARKER}")
-        return None if values is None else Marker(**values)
+        """The marker of a finished task; None while it is not finished, or if its marker is damaged."""
+        content = self._read(f"{task}/{MARKER}")
+        try:
+            return None if content is None else as_marker(content)
+        except ValueError as error:
+            log.warning("%s/%s/%s: damaged: %s: `%s` is to be run again", self.uri, task, MARKER, error, task)
+            return None
 
     def folder(self, task: str) -> Path:
         """A finished task's files as a local folder (a scratch copy of a remote one).
@@ -212,6 +230,8 @@ class RunStore:
         Raises:
             OSError: another try has committed meanwhile, on other inputs or settings. Its work stays.
         """
+        if self.is_local:
+            abandoned.remove(Path(self.root), f".{task}.")
         fingerprint = self.fingerprint(task, reads, settings)
         done = self.marker(task)
         if done and self._holds(done, fingerprint):
@@ -219,7 +239,7 @@ class RunStore:
             return done.summary
         started = time.monotonic()
         memory.reset_peak()
-        with self._try_folder(task) as folder:
+        with files.naming(f"{self.uri}/{task}"), self._try_folder(task) as folder:
             summary = work(folder)
             described = {file.name: _describe(file) for file in sorted(folder.iterdir())}
             marker = Marker(
@@ -268,7 +288,9 @@ class RunStore:
         for name in reads:
             marker = self.marker(name)
             if marker is None:
-                raise BadSettings(f"{self.uri}: `{task}` needs `{name}`, which has not finished in this run")
+                raise BadSettings(
+                    f"{self.uri}: `{task}` needs `{name}`, which has not finished in this run: run it first"
+                )
             inputs[name] = marker.digest
         return _hash([task, inputs, settings])
 
@@ -285,11 +307,9 @@ class RunStore:
                     f"{self.uri}/{task}: another try on other inputs or settings has finished meanwhile (at "
                     f"{winner.finished_at}): it stays, and this late one leaves"
                 )
-            if winner:
+            with suppress(FileNotFoundError):
                 self.fs.rm_file(place)
-                for name in winner.files.keys() - marker.files.keys():
-                    with suppress(FileNotFoundError):
-                        self.fs.rm_file(f"{self.root}/{task}/{name}")
+            self._remove_others(task, marker)
             for name in marker.files:
                 check()
                 if self.is_local:
@@ -297,9 +317,17 @@ class RunStore:
                 else:  # whole objects: nothing is visible at a key before it is complete
                     self.fs.put_file(str(folder / name), f"{self.root}/{task}/{name}")
             check()
-            content = json.dumps(asdict(marker), indent=1).encode()
+            content = json.dumps(checksums.with_checksum(asdict(marker)), indent=1).encode()
             files.replace(self.fs, place, content, expected="" if files.is_s3(self.fs) else None)
         return marker.summary
+
+    def _remove_others(self, task: str, marker: Marker) -> None:
+        """Remove the files of a task's folder that earlier work has left, whether it was finished or killed."""
+        for file in files.listed(self.fs, f"{self.root}/{task}"):
+            above, _, name = file.path.rpartition("/")
+            if above.endswith(f"/{task}") and name not in marker.files:
+                with suppress(FileNotFoundError):
+                    self.fs.rm_file(file.path)
 
     # What tries of one task share
 
@@ -326,31 +354,43 @@ class RunStore:
 
     @cached_property
     def _scratch(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix="sasrec-")
+        abandoned.remove(Path(tempfile.gettempdir()), "sasrec-store-")
+        return tempfile.TemporaryDirectory(prefix=abandoned.prefix_of_own("sasrec-store-"))
 
     @contextmanager
     def _try_folder(self, task: str) -> Iterator[Path]:
         """A folder of this try's own, on the same file system as a local store."""
         if not self.is_local:
-            with tempfile.TemporaryDirectory(prefix=f"sasrec-{task}-") as name:
-                yield Path(name)
+            with abandoned.temporary_folder(f"sasrec-{task}-") as folder:
+                yield folder
             return
         root = Path(self.root)
         (root / task).mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(root, task)
-        prefix = f".{task}.{socket.gethostname()}.{os.getpid()}."
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=root) as name:
-            yield Path(name)
+        with abandoned.temporary_folder(f".{task}.", root) as folder:
+            yield folder
 
-    def _read_json(self, name: str) -> Any | None:
+    def _read(self, name: str) -> bytes | None:
         try:
-            return json.loads(self.fs.cat_file(f"{self.root}/{name}"))
+            content: bytes = self.fs.cat_file(f"{self.root}/{name}")
         except FileNotFoundError:
             return None
+        return content
 
     def _write(self, name: str, content: bytes) -> None:
         """Replace a file: readers see the old content or the new, whole."""
         files.replace(self.fs, f"{self.root}/{name}", content)
+
+
+def as_marker(content: bytes) -> Marker:
+    """What a task's marker says.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return Marker(**checksums.checked(content))
+    except TypeError as error:
+        raise ValueError(str(error)) from error
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -371,21 +411,3 @@ def _sha256(file: Path) -> str:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _remove_abandoned(root: Path, task: str) -> None:
-    """Remove what killed tries on this host left behind."""
-    for folder in root.glob(f".{task}.{socket.gethostname()}.*"):
-        pid = folder.name.removeprefix(f".{task}.{socket.gethostname()}.").partition(".")[0]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

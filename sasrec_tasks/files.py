@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from sasrec_tasks import abandoned
 
 
 class Changed(OSError):  # noqa: N818 - it says what is the case
@@ -18,6 +21,28 @@ class Changed(OSError):  # noqa: N818 - it says what is the case
 def is_local(fs: Any) -> bool:
     """Whether paths of a file system are those of this machine."""
     return bool(getattr(fs, "local_file", False))
+
+
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+"""Errors that a write meets with, and that don't say where."""
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Say of an error of the disk that names no file which place it is of."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in OF_THE_DISK or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), place) from error
+
+
+def sync(fs: Any, path: str) -> None:
+    """Have what was written to a file on a disk there, before anything names it."""
+    if is_local(fs):
+        with Path(path).open("rb") as file:
+            os.fsync(file.fileno())
 
 
 @dataclass(frozen=True)
@@ -36,6 +61,23 @@ def listed(fs: Any, folder: str) -> list[File]:
         File(path=info["name"], bytes=int(info["size"] or 0), changed_at=_changed_at(fs, info))
         for info in fs.find(folder, detail=True).values()
     ]
+
+
+def remove_empty(fs: Any, folder: str, before: datetime) -> None:
+    """Remove the folders in a folder that hold no file, and have not changed since a moment: kills have left them.
+
+    On a disk; object stores have no empty folders.
+    """
+    if not is_local(fs) or not Path(folder).is_dir():
+        return
+    for place in Path(folder).iterdir():
+        inside = [place, *place.rglob("*")] if place.is_dir() and not place.is_symlink() else []
+        if inside and all(
+            each.is_dir() and datetime.fromtimestamp(each.stat().st_mtime, UTC) < before for each in inside
+        ):
+            for each in reversed(inside):  # those below come after
+                with suppress(OSError):  # there is something in it by now
+                    each.rmdir()
 
 
 def _changed_at(fs: Any, info: dict[str, Any]) -> datetime:
@@ -80,12 +122,19 @@ def replace(fs: Any, path: str, content: bytes, *, expected: str | None = None) 
         return
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    with beside.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    beside.replace(file)
+    prefix = f".{file.name}."
+    beside = file.with_name(abandoned.own(prefix))
+    try:
+        with naming(path):
+            with beside.open("wb") as out:
+                out.write(content)
+                out.flush()
+                os.fsync(out.fileno())
+            beside.replace(file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    abandoned.remove(file.parent, prefix, written_in_one_go=True)
 
 
 def _put(fs: Any, path: str, content: bytes, expected: str | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sasrec_tasks import trained
+from sasrec_tasks import abandoned, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import HISTORY
@@ -84,6 +84,8 @@ def fitted(
     """
     positions = targets_per_epoch(events.lengths, model.config.max_len, config.windows)
     shared, upload = store.shared_folder(task, "checkpoint")
+    state = shared / "state.safetensors"
+    abandoned.remove(shared, f".{state.name}.", written_in_one_go=True)
     with bar(task, config.epochs * positions, "positions") as advance:
 
         def on_step(progress: Progress) -> None:
@@ -107,7 +109,7 @@ def fitted(
                 events,
                 config,
                 validation=validation,
-                checkpoint=Checkpoint(shared / "state.safetensors", fingerprint),
+                checkpoint=Checkpoint(state, fingerprint),
                 on_epoch=on_epoch,
                 on_step=on_step,
             )

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from sasrec_tasks import checksums
 from sasrec_tasks.config import GROUPS, Settings
 from sasrec_tasks.errors import BadSettings
 
@@ -151,7 +152,9 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise BadSettings(f"{file}: can't be read as YAML: {error}") from error
     if not isinstance(values, dict | None):
         raise BadSettings(f"{file}: must hold settings, for instance `train: {{epochs: 5}}`")
-    return flat(values or {})
+    values = values or {}
+    values.pop(checksums.KEY, None)  # of a run's own settings.json, which may have been changed since
+    return flat(values)
 
 
 def as_names(settings: Settings) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,16 +9,26 @@ from typing import Any
 
 import duckdb
 
+from sasrec_tasks import abandoned
+
 
 @contextmanager
 def database(folder: Path | str | None = None, **config: Any) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection; what is spilled goes to the same place, and all of it is gone afterwards.
+    """A connection; what is spilled goes to the same place, and all of it is gone afterwards, or, if the process is
+    killed, when this host makes the next one.
 
     Args:
         folder: where to put it; None is the system's place for such files.
         config: DuckDB's settings, for instance memory_limit.
+
+    Raises:
+        OSError: a file can't be read or written.
     """
-    with tempfile.TemporaryDirectory(prefix="duckdb-", dir=folder) as scratch:
+    with abandoned.temporary_folder("sasrec-duckdb-", folder) as place:
+        scratch = str(place)
         own = {"temp_directory": scratch, "autoinstall_known_extensions": False}
-        with duckdb.connect(f"{scratch}/scratch.duckdb", config={**own, **config}) as db:
-            yield db
+        try:
+            with duckdb.connect(f"{scratch}/scratch.duckdb", config={**own, **config}) as db:
+                yield db
+        except duckdb.IOException as error:
+            raise OSError(str(error).partition("\n")[0]) from error

@@ -10,6 +10,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,66 @@ def test_damage_of_the_same_size_is_found(store: RunStore) -> None:
     damage(store, "ingest/file.txt", lambda _: b"cOntent")
     with pytest.raises(OSError, match="damaged"):
         RunStore(store.uri).folder("ingest")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: b"[]",
+        lambda content: content.replace(b"12345", b"12346"),
+        lambda content: content.replace(b'"summary"', b'"summarx"'),
+        lambda content: content.replace(b'"sha256"', b'"sha25v"'),
+    ],
+)
+def test_a_damaged_marker_is_none_and_the_work_is_done_again(
+    store: RunStore, change: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    store.once("ingest", Work("12345"), settings={})
+    damage(store, "ingest/_SUCCESS", change)
+    assert store.marker("ingest") is None
+    assert "ingest/_SUCCESS: damaged" in caplog.text
+    with pytest.raises(
+        BadSettings, match="`validate` needs `ingest`, which has not finished in this run: run it"
+    ):
+        store.once("validate", Work(), reads=["ingest"], settings={})
+    work = Work("12345")
+    store.once("ingest", work, settings={})
+    assert work.calls == 1
+    assert store.marker("ingest") is not None
+
+
+def test_a_marker_of_an_earlier_version_has_no_checksum(store: RunStore) -> None:
+    store.once("ingest", Work(), settings={})
+    written = store.marker("ingest")
+    assert written is not None
+    damage(store, "ingest/_SUCCESS", lambda _: json.dumps(asdict(written)).encode())
+    assert store.marker("ingest") == written
+
+
+def test_what_a_killed_try_has_put_in_place_is_no_part_of_the_next_one(store: RunStore) -> None:
+    store.once("ingest", Work("old", "old.txt"), settings={})
+    store.fs.rm_file(f"{store.root}/ingest/{MARKER}")
+    store.once("ingest", Work("new", "new.txt"), settings={})
+    assert not store.fs.exists(f"{store.root}/ingest/old.txt")
+    assert (store.folder("ingest") / "new.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    "change", [lambda content: content[:-9], lambda c: c.replace(b'epochs": 5', b'epochs": 6')]
+)
+def test_damaged_settings_are_named_and_replaced_by_starting_again(
+    store: RunStore, change: Callable[[bytes], bytes]
+) -> None:
+    settings = from_names({"train.epochs": 5, "as_of": "2024-01-01"})
+    store.freeze(settings)
+    damage(store, "settings.json", change)
+    for call in (store.settings, lambda: store.freeze(from_names({"train.epochs": 5}))):
+        with pytest.raises(BadSettings, match=r"settings\.json: damaged: .* start the run again"):
+            call()
+    assert store.freeze(settings) == settings
+    assert store.settings() == settings
 
 
 def test_the_marker_says_what_was_written(store: RunStore) -> None:

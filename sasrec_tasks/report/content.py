@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from sasrec_tasks import drift
+from sasrec_tasks import checksums, drift
 from sasrec_tasks.approval import APPROVAL
-from sasrec_tasks.artifacts import MARKER, SETTINGS, Marker, RunStore
+from sasrec_tasks.artifacts import MARKER, SETTINGS, Marker, RunStore, as_marker
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import EXAMPLES, EXPORT, HISTORY, METRICS, REPORT, VERDICT
 from sasrec_tasks.drift import NAMES
@@ -120,12 +120,10 @@ def read(store: RunStore, scheduled: Scheduled | None = None) -> RunReport:
     """
     names = [SETTINGS, FAILURE, APPROVAL, *(f"{task}/{MARKER}" for task in (*TASKS, REFIT))]
     found = store.read_files([*names, *(f"{task}/{name}" for task, name in READ)])
-    settings = json.loads(found.get(SETTINGS, b"{}"))
+    settings = checksums.checked(found.get(SETTINGS, b"{}"))
     before = TASKS.index("export")
     tasks = (*TASKS[:before], REFIT, *TASKS[before:]) if settings.get("refit.enabled") else TASKS
-    markers = {
-        task: Marker(**json.loads(found[f"{task}/{MARKER}"])) for task in tasks if f"{task}/{MARKER}" in found
-    }
+    markers = {task: as_marker(found[f"{task}/{MARKER}"]) for task in tasks if f"{task}/{MARKER}" in found}
     files = {
         (task, name): whole
         for task, name in READ

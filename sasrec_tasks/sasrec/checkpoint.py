@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-import secrets
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -43,14 +49,21 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training keeps its state after each epoch."""
+    """Where a training keeps its state after each epoch.
+
+    What a killed process leaves beside it is a folder `.<name>.<host>.<pid>.<random>`.
+    """
 
     path: Path
     fingerprint: str
     """Of settings and data; a state saved under another one is not resumed."""
 
     def save(self, state: TrainingState) -> None:
-        """Replace the file: a reader sees the old state or the new one, whole."""
+        """Replace the file: a reader sees the old state or the new one, whole.
+
+        Raises:
+            OSError: it can't be written.
+        """
         tensors = {
             f"{part}/{name}": tensor.contiguous()
             for part in PARTS
@@ -60,15 +73,18 @@ class Checkpoint:
             "fingerprint": self.fingerprint,
             "history": json.dumps([asdict(epoch) for epoch in state.history]),
         }
+        metadata["sha256"] = _checksum(tensors, metadata)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(
-            f".{self.path.name}.{secrets.token_hex(4)}"
-        )  # in pods, tries share a pid
+        # In a folder: safetensors has files beside of its own. With a random part: in pods, tries share a pid.
+        prefix = f".{self.path.name}.{socket.gethostname()}.{os.getpid()}."
+        beside = Path(tempfile.mkdtemp(prefix=prefix, dir=self.path.parent))
         try:
-            save_file(tensors, beside, metadata=metadata)
-            beside.replace(self.path)
+            save_file(tensors, beside / self.path.name, metadata=metadata)
+            (beside / self.path.name).replace(self.path)
+        except SafetensorError as error:
+            raise OSError(f"{self.path}: can't be written: {error}") from error
         finally:
-            beside.unlink(missing_ok=True)  # there only if saving failed
+            shutil.rmtree(beside, ignore_errors=True)
 
     def load(self) -> TrainingState | None:
         """The state saved last; None if there is none, it is damaged, or is of another training."""
@@ -84,8 +100,21 @@ class Checkpoint:
                 for key in file.keys():  # noqa: SIM118
                     part, name = key.split("/", 1)
                     parts[part][name] = file.get_tensor(key)
+            tensors = {f"{part}/{name}": each for part in PARTS for name, each in parts[part].items()}
+            if metadata.pop("sha256", "") != _checksum(tensors, metadata):
+                raise ValueError("its checksum is not that of its content")
             history = tuple(Epoch(**row) for row in json.loads(metadata["history"]))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s is damaged, training starts anew: %r", self.path, error)
             return None
         return TrainingState(history=history, **parts)
+
+
+def _checksum(tensors: Weights, metadata: Mapping[str, str]) -> str:
+    """SHA-256 of names and bytes."""
+    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

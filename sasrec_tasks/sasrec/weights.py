@@ -28,12 +28,17 @@ def save_model(model: SASRec, folder: Path, **extra_json: Any) -> None:
     Args:
         folder: made if need be; a model already in it is replaced.
         extra_json: more keys of ``model.json``, next to ``config``.
+
+    Raises:
+        OSError: it can't be written.
     """
     text = json.dumps(dict(config=model.config.as_dict(), **extra_json), indent=2, allow_nan=False)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS_FILE
-    )
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        save_file(weights, folder / WEIGHTS_FILE)
+    except SafetensorError as error:
+        raise OSError(f"{folder / WEIGHTS_FILE}: can't be written: {error}") from error
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
 

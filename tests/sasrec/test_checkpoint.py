@@ -117,6 +117,20 @@ def test_no_damage_to_the_header_stops_a_training_from_starting(
     assert loaded is None or isinstance(loaded, TrainingState)
 
 
+@given(place=st.integers(0), bit=st.integers(0, 7))
+@settings(deadline=None)
+def test_no_flipped_bit_is_gone_on_from(
+    tmp_path_factory: pytest.TempPathFactory, place: int, bit: int
+) -> None:
+    checkpoint = Checkpoint(tmp_path_factory.mktemp("flipped") / "state", "f")
+    checkpoint.save(state(1))
+    content = bytearray(checkpoint.path.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    checkpoint.path.write_bytes(content)
+    loaded = checkpoint.load()
+    assert loaded is None or same_state(loaded, state(1))
+
+
 @pytest.mark.parametrize("content", [b"", b"\0" * 8, b"\xff" * 100, b"{}" * 50])
 def test_a_file_of_something_else_is_not_loaded(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state").write_bytes(content)
