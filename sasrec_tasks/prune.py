@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sasrec_tasks import config, run_folders
+from sasrec_tasks import runs as table_of_runs
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
 from sasrec_tasks.roots import places
@@ -109,7 +110,19 @@ def prune(
             if not settings.dry_run:
                 run_folders.remove(folder.run)
         runs[folder.run.run_id] = why
+    freed += _clear_away(table, store, keep, dry_run=settings.dry_run)
     return Report(tables=pruned, runs=runs, bytes=freed, dry_run=settings.dry_run)
+
+
+def _clear_away(table: str, store: str, keep: Keep, *, dry_run: bool) -> int:
+    """Remove what kills have left in the store and in the table of runs; bytes freed."""
+    if store and not dry_run:
+        run_folders.remove_leftovers(store)
+    if not store and not open_tables(table).folder:
+        return 0
+    return table_of_runs.remove_leftovers(
+        table_of_runs.url_of(table, store), left_alone=keep.unfinished_since, dry_run=dry_run
+    )
 
 
 def _why_kept(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from sasrec_tasks import files, filesystem
 from sasrec_tasks.artifacts import MARKER, RUN_ID, SETTINGS, RunStore
+
+PRUNED = ".pruned."
+"""What the name of a folder begins with that is being removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +51,8 @@ def listed(run: RunStore) -> RunFolder | None:
 def remove(run: RunStore) -> None:
     """Remove a run's folder: the markers first, the settings last.
 
-    A kill half way leaves a run that was begun and has finished no task, which can be removed again.
+    A kill half way leaves a run that was begun and has finished no task, which can be removed again, or, at last,
+    what `remove_leftovers` removes.
     """
     found = [file.path for file in files.listed(run.fs, run.root)]
     markers = [path for path in found if path.endswith(f"/{MARKER}")]
@@ -53,4 +60,17 @@ def remove(run: RunStore) -> None:
     for paths in (markers, [path for path in found if path not in markers and path != settings]):
         if paths:
             run.fs.rm(paths)
-    run.fs.rm(run.root, recursive=True)
+    if not files.is_local(run.fs):
+        run.fs.rm(run.root, recursive=True)
+        return
+    hidden = Path(run.root).with_name(f"{PRUNED}{secrets.token_hex(4)}")  # folders go one by one
+    Path(run.root).rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def remove_leftovers(store: str) -> None:
+    """Remove what a kill has left of a run's folder that was being removed."""
+    fs, path = filesystem.opened(store, "store")
+    if files.is_local(fs):
+        for hidden in Path(path).glob(f"{PRUNED}*"):
+            shutil.rmtree(hidden, ignore_errors=True)

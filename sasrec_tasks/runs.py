@@ -25,7 +25,7 @@ from sasrec_tasks.config import GROUPS, Settings
 from sasrec_tasks.contents import METRICS, VERDICT, protocol
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.naming import as_names
-from sasrec_tasks.tables import open_tables
+from sasrec_tasks.tables import delta_prune, open_tables
 from sasrec_tasks.tables.delta_files import dataset
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,9 @@ ROLLED_BACK = "rolled back"
 
 ATTEMPTS = 5
 """To write a row down while others write theirs."""
+
+UNUSED_HOURS = 48
+"""That a data file is kept after its rows were written anew: somebody may still read it."""
 
 MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -139,6 +142,28 @@ def with_rollbacks(runs: pa.Table, table: str) -> pa.Table:
     is_back = pc.and_(pc.equal(runs["ENDING"], "published"), pc.is_in(runs["RUN_ID"], back))
     place = runs.column_names.index("ENDING")
     return runs.set_column(place, runs.schema.field(place), pc.if_else(is_back, ROLLED_BACK, runs["ENDING"]))
+
+
+def remove_leftovers(url: str, *, left_alone: datetime, dry_run: bool) -> int:
+    """Remove the data files that no row is in any more, and what killed writers have left; all rows stay.
+
+    Args:
+        left_alone: what has changed since then may be at work, or be read.
+
+    Returns:
+        Bytes freed.
+
+    Raises:
+        OSError: the table can't be read, or was written to meanwhile. Trying again is safe.
+    """
+    try:
+        return delta_prune.remove_leftovers(
+            DeltaTable(url), hours=UNUSED_HOURS, left_alone=left_alone, dry_run=dry_run
+        )
+    except TableNotFoundError:
+        return 0
+    except DeltaError as error:
+        raise OSError(f"{url}: what is left over can't be removed: {error}") from error
 
 
 def _upsert(url: str, row: dict[str, Any]) -> None:

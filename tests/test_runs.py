@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +143,29 @@ def test_rows_that_are_written_at_once_are_all_there_and_once(place: Any, finish
     with ThreadPoolExecutor(len(names)) as threads:
         list(threads.map(write, names))
     assert sorted(found["RUN_ID"] for found in runs.read(url).to_pylist()) == ["one", "three", "two"]
+
+
+def test_files_of_older_versions_and_of_killed_writers_go_and_all_rows_stay(tmp_path: Path) -> None:
+    url = str(tmp_path / "table_runs")
+    for version in range(3):
+        row = dict.fromkeys(runs.RUNS.names) | {
+            "RUN_ID": f"run {version}",
+            "ENDING": "published",
+            "TASK": "export",
+        }
+        row |= {"AS_OF": datetime.now(UTC), "FINISHED_AT": datetime.now(UTC), "SETTINGS": "{}"}
+        runs._upsert(url, row)
+    (tmp_path / "table_runs" / "part-00000-killed.parquet").write_text("half")
+    (tmp_path / "table_runs" / "part-00000-killed.parquet#1").write_text("half")
+    files = {path.name for path in (tmp_path / "table_runs").iterdir()}
+    now = datetime.now(UTC)
+    assert runs.remove_leftovers(url, left_alone=now - timedelta(days=2), dry_run=False) == 0
+    long_ago = (now - timedelta(days=9)).timestamp()
+    for path in (tmp_path / "table_runs").glob("*killed*"):
+        os.utime(path, (long_ago, long_ago))
+    assert runs.remove_leftovers(url, left_alone=now - timedelta(days=2), dry_run=True) == 8
+    assert runs.remove_leftovers(url, left_alone=now - timedelta(days=2), dry_run=False) == 8
+    left = {path.name for path in (tmp_path / "table_runs").iterdir()}
+    assert left == {name for name in files if "killed" not in name}
+    assert runs.read(url)["RUN_ID"].to_pylist() == ["run 0", "run 1", "run 2"]
+    assert runs.remove_leftovers(str(tmp_path / "nowhere"), left_alone=now, dry_run=False) == 0

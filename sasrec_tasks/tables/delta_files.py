@@ -7,6 +7,7 @@ files of a known range each, so that a reader who asks for one user opens one fi
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -23,12 +24,15 @@ from deltalake.transaction import AddAction
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from sasrec_tasks import filesystem
-from sasrec_tasks.files import File, is_local, listed
+from sasrec_tasks.files import File, is_local, listed, naming, sync
 
 ROWS = 2**21
 """Of a file."""
 
 ROW_GROUP = 2**16
+
+STAGED = re.compile(r".*#\d+")
+"""Names of what deltalake writes on a disk before it is renamed or linked to its own name."""
 
 
 class DataFiles:
@@ -58,8 +62,10 @@ class DataFiles:
     def _write_one(self, table: pa.Table, schema: pa.Schema) -> AddAction:
         name = f"part-{len(self.written):05d}-{uuid.uuid4()}.zstd.parquet"
         self.written.append(name)
-        with self.fs.open(f"{self.root}/{name}", "wb") as file:
-            pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
+        with naming(self.root):
+            with self.fs.open(f"{self.root}/{name}", "wb") as file:
+                pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
+            sync(self.fs, f"{self.root}/{name}")
         return AddAction(
             path=name,
             size=int(self.fs.size(f"{self.root}/{name}")),
@@ -84,6 +90,12 @@ def in_folder(url: str) -> dict[str, File]:
         for file in listed(fs, root)
         if file.path.endswith(".parquet") and not file.path[below:].startswith(("_", "."))
     }
+
+
+def staged(url: str) -> dict[str, File]:
+    """Name → file, of what is in the folder or in the log of a table, and has not come to its own name."""
+    fs, root = filesystem.opened(url, "table")
+    return {file.path: file for file in listed(fs, root) if STAGED.fullmatch(file.path.rpartition("/")[2])}
 
 
 def dataset(table: DeltaTable) -> ds.Dataset:

@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 
 from sasrec_tasks import filesystem
 from sasrec_tasks.files import File
-from sasrec_tasks.tables.delta_files import folder_of, in_folder
+from sasrec_tasks.tables.delta_files import folder_of, in_folder, staged
 from sasrec_tasks.tables.delta_log import metadata_of, run_of_older, versions
 from sasrec_tasks.tables.delta_replay import Names, files_of_versions
 from sasrec_tasks.tables.protocol import Pruned
@@ -26,12 +26,12 @@ def prune(url: str, table: DeltaTable, popular: DeltaTable | None, keep: Keep, *
         (files, place == 0 or bool(version and version.run_id in runs))  # the newest, whatever it holds
         for place, (files, version) in enumerate(found)
     ]
-    gone = _unneeded(there, needed, keep.unfinished_since)
+    gone = _unneeded(there, needed, keep.unfinished_since) | _staged(table, keep.unfinished_since)
     gone_popular: dict[str, File] = {}
     if popular:
         gone_popular = _unneeded(
             in_folder(folder_of(popular)), list(_needed_popular(popular, set(runs))), keep.unfinished_since
-        )
+        ) | _staged(popular, keep.unfinished_since)
     if not dry_run:  # of the recommendations first: a version is kept if all of its files are there
         _remove(table, gone)
         if popular:
@@ -44,6 +44,31 @@ def prune(url: str, table: DeltaTable, popular: DeltaTable | None, keep: Keep, *
         leftovers=len(gone.keys() - named),
         bytes=sum(file.bytes for file in (*gone.values(), *gone_popular.values())),
     )
+
+
+def remove_leftovers(table: DeltaTable, *, hours: int, left_alone: datetime, dry_run: bool) -> int:
+    """Remove what only older versions of a table need, to which nobody goes back, and what no version names.
+
+    Args:
+        hours: that the files of an older version are kept after it was replaced.
+        left_alone: no file is taken that has changed since: a commit may be at work.
+
+    Returns:
+        Bytes freed.
+    """
+    unused = set(table.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True))
+    there = in_folder(folder_of(table))
+    gone = {name: file for name, file in there.items() if name in unused and file.changed_at < left_alone}
+    gone |= _staged(table, left_alone)
+    if not dry_run:
+        _remove(table, gone)
+    return sum(file.bytes for file in gone.values())
+
+
+def _staged(table: DeltaTable, left_alone: datetime) -> dict[str, File]:
+    """What killed commits have left half way."""
+    found = staged(folder_of(table))
+    return {name: file for name, file in found.items() if file.changed_at < left_alone}
 
 
 def _needed_popular(table: DeltaTable, runs: set[str]) -> Iterator[tuple[Names, bool]]:

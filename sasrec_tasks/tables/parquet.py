@@ -145,6 +145,7 @@ class ParquetTables:
                     if rows := of_place.get(FILES["recommendations"]):  # without it, a version is not kept
                         self.fs.rm_file(rows.path)
                     self.fs.rm(f"{self.root}/{place}", recursive=True)
+                files.remove_empty(self.fs, f"{self.root}/{PUBLISHES}", keep.unfinished_since)
         return [
             Pruned(
                 url=self.url,
@@ -218,17 +219,22 @@ class ParquetTables:
             ("popular", POPULAR, popular.cast(POPULAR).to_batches()),
             ("recommendations", RECOMMENDATIONS, rows),
         ):
-            with (
-                self.fs.open(self._file(place, name), "wb") as file,
-                pq.ParquetWriter(file, schema, compression="zstd") as writer,
-            ):
-                for batch in batches:
-                    writer.write_batch(batch, row_group_size=ROW_GROUP)
+            with files.naming(self.url):
+                with (
+                    self.fs.open(self._file(place, name), "wb") as file,
+                    pq.ParquetWriter(file, schema, compression="zstd") as writer,
+                ):
+                    for batch in batches:
+                        writer.write_batch(batch, row_group_size=ROW_GROUP)
+                files.sync(self.fs, self._file(place, name))
 
     def _remove_unless_kept(self, place: str) -> None:
-        recorded = {version.place for version in self._versions().recorded.values()}
-        if place not in recorded and self.fs.exists(f"{self.root}/{place}"):
-            self.fs.rm(f"{self.root}/{place}", recursive=True)
+        try:
+            recorded = {version.place for version in self._versions().recorded.values()}
+            if place not in recorded and self.fs.exists(f"{self.root}/{place}"):
+                self.fs.rm(f"{self.root}/{place}", recursive=True)
+        except OSError as error:  # why the publish failed matters more
+            log.warning("export: %s/%s could not be removed, it is left to prune: %s", self.url, place, error)
 
     def _dataset(self, version: int | None, name: str) -> ds.Dataset:
         found = self._versions().at(version, self.url)

@@ -349,3 +349,26 @@ def test_several_tables_are_pruned_each_and_go_back_together(
     assert [kept(each) for each in urls] == [["c", "b"]] * 3
     open_tables(url).rollback(at(url, "b"))
     assert [runs(each)[0] for each in urls] == ["b"] * 3
+
+
+def test_what_killed_publishes_and_prunes_leave_on_a_disk_goes(tmp_path: Path, publish: Publish) -> None:
+    url = f"{tmp_path}/delta"
+    publish(url, "a")
+    for folder in (tmp_path / "delta", tmp_path / "delta_popular"):
+        (folder / "_delta_log" / "00000000000000000001.json#1").write_text("half")
+    before = contents(url)
+    open_tables(url).prune(Keep(versions=2, days=0))
+    assert contents(url) == before  # a commit may be at work
+    (pruned,) = open_tables(url).prune(TWO)
+    assert pruned.leftovers == 1
+    assert contents(url).keys() == {name for name in before if "#" not in name}
+
+    url = f"parquet+{tmp_path}/plain"
+    publish(url, "a")
+    half = tmp_path / "plain" / "publishes" / "000007-0badf00d"
+    half.mkdir()
+    open_tables(url).prune(Keep(versions=2, days=0))
+    assert half.exists()
+    open_tables(url).prune(TWO)
+    assert not half.exists()
+    assert_all_kept_read(url)
