@@ -45,13 +45,19 @@ class SeveralTables:
     ) -> Published:
         """Publish in each table in turn; trying again goes on with those that are missing. See `Tables`.
 
-        One of the others that holds a later ``as_of`` stays as it is, with a warning.
+        One of the others that holds a later ``as_of`` stays as it is, with a warning. What another publish or a
+        rollback has made of the primary table meanwhile is what the others serve at last.
 
         Returns:
             The version of the primary table.
         """
         published = self.primary.publish(rows, popular, run_id=run_id, as_of=as_of, metadata=metadata)
         for table in self.others:
+            if self._served_run() != run_id:
+                log.warning(
+                    "export: run %s is not what %s serves any more: it is not copied", run_id, self.url
+                )
+                break
             try:
                 copied = table.publish(
                     iter(self.primary.rows(published.version)),
@@ -64,6 +70,7 @@ class SeveralTables:
                 log.warning("export: %s: %s: it stays as it is", table.url, newer)
                 continue
             log.info("export: run %s is version %d of %s", run_id, copied.version, table.url)
+        self._follow()
         return published
 
     def rollback(self, to: Published, *, instead_of: Published | None = None) -> Published:
@@ -77,7 +84,31 @@ class SeveralTables:
         found = [(table, _of_run(table, to.run_id)) for table in self.others]
         for table, theirs in found:
             table.rollback(theirs)
-        return self.primary.rollback(to, instead_of=instead_of)
+        try:
+            return self.primary.rollback(to, instead_of=instead_of)
+        finally:  # another may have been faster with the primary table
+            self._follow()
+
+    def _served_run(self) -> str | None:
+        newest = next(self.primary.published(), None)
+        return newest.run_id if newest else None
+
+    def _follow(self) -> None:
+        """Have the others serve the run that the primary table does, where they hold its rows.
+
+        Who publishes or rolls back at the same time does the same after its own last step, so that the last one to end
+        leaves all of them alike.
+        """
+        while run_id := self._served_run():
+            for table in self.others:
+                newest = next(table.published(), None)
+                if newest is None or newest.run_id == run_id:
+                    continue
+                if theirs := next((kept for kept in table.kept() if kept.run_id == run_id), None):
+                    log.warning("%s: serves run %s, as %s does by now", table.url, run_id, self.url)
+                    table.rollback(theirs)
+            if self._served_run() == run_id:
+                return
 
     def prune(self, keep: Keep, *, dry_run: bool = False) -> list[Pruned]:
         """Prune each table by what it was itself served from; see `Tables`."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,3 +88,29 @@ def test_one_that_holds_a_later_night_stays_and_the_others_are_published(
         assert publish(",".join(urls), "a").version == 0
     assert [runs(each) for each in urls] == [["a"], ["later"], ["a"]]
     assert "run later of 2026-03-01T00:00:00+00:00 is published: it stays as it is" in caplog.text
+
+
+def test_a_publish_that_is_overtaken_by_a_rollback_or_a_publish_leaves_all_alike(
+    urls: list[str], publish: Publish, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = ",".join(urls)
+    publish(url, "a")
+    to = next(open_tables(url).kept())
+    first_publish = ParquetTables.publish
+
+    def overtaken(by: Callable[[], object]) -> Callable[..., Published]:
+        def publish_late(tables: ParquetTables, *rows: Any, **about: Any) -> Published:
+            monkeypatch.setattr(ParquetTables, "publish", first_publish)
+            by()
+            return first_publish(tables, *rows, **about)
+
+        return publish_late
+
+    monkeypatch.setattr(ParquetTables, "publish", overtaken(lambda: open_tables(url).rollback(to)))
+    publish(url, "b")
+    assert [runs(each)[0] for each in urls] == ["a"] * 3
+    monkeypatch.setattr(ParquetTables, "publish", overtaken(lambda: publish(url, "d")))
+    publish(url, "c")
+    assert [runs(each)[0] for each in urls] == ["d"] * 3
+    publish(url, "c")
+    assert [runs(each)[0] for each in urls] == ["d"] * 3
