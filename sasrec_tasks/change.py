@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,8 +40,8 @@ stayed AS (
     WHERE old.RANK <= length AND new.RANK <= length
     GROUP BY USER_ID
 )
-SELECT count(*), avg(coalesce(items, 0) / length), avg((items IS NULL)::INTEGER)
-FROM lengths LEFT JOIN stayed USING (USER_ID)
+SELECT length, sum(coalesce(items, 0))::BIGINT, count(*), count(*) FILTER (items IS NULL)
+FROM lengths LEFT JOIN stayed USING (USER_ID) GROUP BY length ORDER BY length
 """
 
 
@@ -150,8 +151,17 @@ def _compared(db: duckdb.DuckDBPyConnection, old: pa.Table, new: pa.Table) -> Li
     for name, rows in (("old", old), ("new", new)):
         listed = rows.select(["USER_ID", "RANK", "ITEM_ID"])
         _create(db, f"CREATE TABLE {name} AS FROM rows", listed.to_batches(), listed.schema)
-    compared, overlap, changed = db.execute(LISTS).fetchall()[0]
-    return ListsCompared(users_compared=compared, overlap=overlap, lists_changed=changed)
+    of_lengths = db.execute(LISTS).fetchall()
+    compared = sum(users for _, _, users, _ in of_lengths)
+    if not compared:
+        return ListsCompared(users_compared=0, overlap=None, lists_changed=None)
+    # of whole numbers: a database adds up fractions in an order of its own, and the last digit hangs on it
+    overlap = math.fsum(stayed / length for length, stayed, _, _ in of_lengths) / compared
+    return ListsCompared(
+        users_compared=compared,
+        overlap=overlap,
+        lists_changed=sum(changed for *_, changed in of_lengths) / compared,
+    )
 
 
 def _create(
