@@ -1,0 +1,35 @@
+"""What was tried, and what came of it, for benchmarks/results/faults.json."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+RESULTS = "FAULTS_RESULTS"
+"""Environment variable: JSON file that gets the figures."""
+
+
+class Figures:
+    """Counts of a session of tests."""
+
+    def __init__(self) -> None:
+        self.tried: Counter[str] = Counter()
+        self.survived = 0
+        self.wrong_tables = 0
+        self.seeds: list[int] = []
+        self.longest_night = 6.0  # seconds, as far as is known
+
+    def write(self, file: Path) -> None:
+        """Put them into a file, beside what else is there: other tests have figures of their own."""
+        if not self.tried:
+            return
+        found = json.loads(file.read_text()) if file.exists() else {}
+        found |= {
+            "kill_points_tried": self.tried.total(),
+            "survived": self.survived,
+            "wrong_tables": self.wrong_tables,
+            "seeds": self.seeds,
+            "kill_points_by_step": dict(sorted(self.tried.items())),
+        }
+        file.write_text(json.dumps(found, indent=2) + "\n")
