@@ -76,8 +76,7 @@ class Checkpoint:
         metadata["sha256"] = _checksum(tensors, metadata)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # In a folder: safetensors has files beside of its own. With a random part: in pods, tries share a pid.
-        prefix = f".{self.path.name}.{socket.gethostname()}.{os.getpid()}."
-        beside = Path(tempfile.mkdtemp(prefix=prefix, dir=self.path.parent))
+        beside = self._folder_beside()
         try:
             save_file(tensors, beside / self.path.name, metadata=metadata)
             (beside / self.path.name).replace(self.path)
@@ -86,12 +85,24 @@ class Checkpoint:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
+    def _folder_beside(self) -> Path:
+        prefix = f".{self.path.name}.{socket.gethostname()}.{os.getpid()}."
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=self.path.parent))
+
     def load(self) -> TrainingState | None:
         """The state saved last; None if there is none, it is damaged, or is of another training."""
         if not self.path.exists():
             return None
+        beside = None
         try:
-            with safe_open(self.path, framework="pt") as file:
+            # By a name of its own: safetensors opens a file twice, and another try may replace it in between.
+            beside = self._folder_beside()
+            held = beside / self.path.name
+            try:
+                os.link(self.path, held)
+            except OSError:  # a file system without hard links
+                held = self.path
+            with safe_open(held, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("fingerprint") != self.fingerprint:
                     log.warning("%s is of other settings or data, training starts anew", self.path)
@@ -107,6 +118,9 @@ class Checkpoint:
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s is damaged, training starts anew: %r", self.path, error)
             return None
+        finally:
+            if beside:
+                shutil.rmtree(beside, ignore_errors=True)
         return TrainingState(history=history, **parts)
 
 
