@@ -29,6 +29,7 @@ SCREENSHOTS ?= .screenshots
 # Further options for pip, for instance an index with another build of torch.
 PIP_ARGS ?=
 
+comma := ,
 PASSWORDS := $(CURDIR)/.airflow/passwords.json
 GENERATED := $(CURDIR)/.demo/interactions.parquet
 
@@ -186,7 +187,8 @@ env: ## .env for docker compose, with random secrets; one that is there stays (D
 	    '#SASREC_UID='*) if test "$$(id -u)" != 0; then line=SASREC_UID=$$(id -u); fi;; \
 	    '#COMPOSE_PROFILES='*) if test -n '$(PROFILES)'; then line='COMPOSE_PROFILES=$(PROFILES)'; fi;; \
 	    '#AIRFLOW_EXECUTOR='*) if test -n '$(PROFILES)'; then line=AIRFLOW_EXECUTOR=CeleryExecutor; fi;; \
-	    SASREC_RESOURCES=*) if test '$(PROFILES)' = celery,gpu; then line=$${line//'"pool"'/'"queue": "gpu", "pool"'}; fi;; \
+	    '#SASREC_RESOURCES='*) place='{$(if $(filter celery$(comma)gpu,$(PROFILES)),"queue": "gpu"$(comma) )"pool": "sasrec_training"}'; \
+	      line="SASREC_RESOURCES='{\"train\": $$place, \"refit\": $$place}'";; \
 	  esac; \
 	  printf '%s\n' "$$line"; \
 	done < .env.example > "$$new" && ln "$$new" .env && \

@@ -458,6 +458,7 @@ def test_make_env_fills_in_every_secret(tmp_path: Path) -> None:
     assert (tmp_path / "events").is_dir()
     uid = env.pop("SASREC_UID", "0")
     assert uid == str(os.getuid())  # as root, the image's own
+    assert "sasrec_training" in env.pop("SASREC_RESOURCES")
     assert env.keys() == set(SECRETS)
     assert len(set(env.values())) == len(SECRETS)
     assert len(base64.urlsafe_b64decode(env.pop("AIRFLOW__CORE__FERNET_KEY"))) == 32
@@ -483,7 +484,7 @@ def test_make_env_sets_what_a_profile_needs(tmp_path: Path, profiles: str) -> No
     started = set(started_services(env))
     assert {"redis", "worker"} <= started
     assert ("worker-gpu" in started) is ("gpu" in profiles)
-    places = {name: (each.queue, each.pool) for name, each in read(env["SASREC_RESOURCES"], TASKS).items()}
+    places = {name: (each.queue, each.pool) for name, each in read(env["SASREC_RESOURCES"], [*TASKS, "refit"]).items()}
     queue = "gpu" if "gpu" in profiles else None
     assert places == dict.fromkeys(("train", "refit"), (queue, "sasrec_training"))  # which airflow-init makes
 
