@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ TINY: dict[str, Any] = {
     "verbose": 0,
     "device": "cpu",
 }
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_notebook() -> Iterator[None]:
+    """Nobody has asked for the log: a test of the command line, in the same process, may have."""
+    logger = logging.getLogger("sasrec_tasks")
+    level = logger.level
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.setLevel(level)
 
 
 def _table(rows: Rows) -> pd.DataFrame:
