@@ -112,11 +112,18 @@ def read(url: str, columns: Sequence[str] | None = None) -> pa.Table:
 
     Args:
         columns: some of them; None is all.
+
+    Raises:
+        OSError: there is a table that can't be read.
     """
     try:
         table = DeltaTable(url)
     except TableNotFoundError:
         return RUNS.empty_table().select(columns or RUNS.names)
+    except DeltaError as error:
+        raise OSError(
+            f"{url}: the table of runs can't be read: {str(error).partition(chr(10))[0]}"
+        ) from error
     needed = set(RUNS.names if columns is None else {*columns, "AS_OF", "FINISHED_AT"})
     found = dataset(table).to_table([field.name for field in table.schema().fields if field.name in needed])
     for column in RUNS:

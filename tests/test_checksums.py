@@ -34,8 +34,10 @@ def test_a_flipped_bit_changes_nothing_or_is_an_error(written: dict[str, Any], p
         found = checked(bytes(content))
     except ValueError:
         return
-    found.pop(next((name for name in found if name not in json.loads(json.dumps(written))), ""), None)
-    assert found == json.loads(json.dumps(written))
+    as_written = json.loads(json.dumps(written))
+    for name in found.keys() - as_written.keys():  # the checksum's own name was hit
+        del found[name]
+    assert found == as_written
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"1", b"\xff", b'{"a": 1, "sha256": "of another"}'])
