@@ -67,9 +67,11 @@ def _column(rows: int) -> st.SearchStrategy[pa.Array]:
 
 def _cast(values: list[Any], kind: pa.DataType) -> pa.Array:
     try:
-        return pa.array(values).cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # what the type does not hold stays of its own
+        made = pa.array(values).cast(kind)
+        pq.write_table(pa.table({"x": made}), pa.BufferOutputStream())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # what type or file do not hold stays of its own
         return pa.array(values)
+    return made
 
 
 def _near(name: str, rows: int) -> st.SearchStrategy[pa.Array]:
