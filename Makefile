@@ -187,8 +187,7 @@ env: ## .env for docker compose, with random secrets; one that is there stays (D
 	    '#SASREC_UID='*) if test "$$(id -u)" != 0; then line=SASREC_UID=$$(id -u); fi;; \
 	    '#COMPOSE_PROFILES='*) if test -n '$(PROFILES)'; then line='COMPOSE_PROFILES=$(PROFILES)'; fi;; \
 	    '#AIRFLOW_EXECUTOR='*) if test -n '$(PROFILES)'; then line=AIRFLOW_EXECUTOR=CeleryExecutor; fi;; \
-	    '#SASREC_RESOURCES='*) place='{$(if $(filter celery$(comma)gpu,$(PROFILES)),"queue": "gpu"$(comma) )"pool": "sasrec_training"}'; \
-	      line="SASREC_RESOURCES='{\"train\": $$place, \"refit\": $$place}'";; \
+	    '#SASREC_RESOURCES='*) line="SASREC_RESOURCES='{\"train\": {$(if $(filter celery$(comma)gpu,$(PROFILES)),\"queue\": \"gpu\"$(comma) )\"pool\": \"sasrec_training\"}}'";; \
 	  esac; \
 	  printf '%s\n' "$$line"; \
 	done < .env.example > "$$new" && ln "$$new" .env && \

@@ -15,6 +15,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from airflow_processes import AIRFLOW, ROOT, running
 from safetensors import safe_open
 
 from sasrec_tasks import runs
@@ -99,12 +100,17 @@ def test_a_training_past_its_time_limit_leaves_nothing_half_done_and_can_go_on(
 
 @pytest.fixture(scope="module")
 def airflow_settings(ways: Any) -> dict[str, str]:
-    return {**ways.environment, "SASREC_DEADLINE_HOURS": str(5 / 3600)}
+    return {
+        **ways.environment,
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "SASREC_DEADLINE_HOURS": str(5 / 3600),
+    }
 
 
 @pytest.fixture(scope="module")
 def running_airflow(real_airflow: Any) -> Iterator[Any]:
-    with real_airflow.at_work():
+    triggerer = running([AIRFLOW, "triggerer"], real_airflow.home / "triggerer.log", real_airflow.environment)
+    with real_airflow.at_work(), triggerer:  # it tells of a deadline
         yield real_airflow
 
 

@@ -484,12 +484,9 @@ def test_make_env_sets_what_a_profile_needs(tmp_path: Path, profiles: str) -> No
     started = set(started_services(env))
     assert {"redis", "worker"} <= started
     assert ("worker-gpu" in started) is ("gpu" in profiles)
-    places = {
-        name: (each.queue, each.pool)
-        for name, each in read(env["SASREC_RESOURCES"], [*TASKS, "refit"]).items()
-    }
+    places = {name: (each.queue, each.pool) for name, each in read(env["SASREC_RESOURCES"], TASKS).items()}
     queue = "gpu" if "gpu" in profiles else None
-    assert places == dict.fromkeys(("train", "refit"), (queue, "sasrec_training"))  # which airflow-init makes
+    assert places == {"train": (queue, "sasrec_training")}  # which airflow-init makes
 
 
 def test_make_env_refuses_other_profiles(tmp_path: Path) -> None:
