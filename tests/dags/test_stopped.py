@@ -60,7 +60,7 @@ import sasrec_nightly
 night = sasrec_nightly.make_dag()
 night.fileloc = __file__
 train = night.get_task("train")
-train.execution_timeout, train.retries = timedelta(seconds=8), 0
+train.execution_timeout, train.retries = timedelta(seconds=20), 0
 """
 
 
