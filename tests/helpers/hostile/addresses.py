@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
-from hostile.case import SECRET, Case, Given, Place, Served, bad_data, bad_settings
+from hostile.case import SECRET, Case, Given, Place, Served, bad_data, bad_settings, plain
 from hostile.data import table
 from sasrec_tasks.naming import as_names
 from sasrec_tasks.pipeline import triggered_settings
@@ -19,21 +18,6 @@ def cases() -> Iterator[Case]:
     yield from _triggers()
 
 
-def _plain(**settings: Any) -> Callable[[Place], Given]:
-    """The plain data, with settings in which FOLDER is the case's folder."""
-
-    def make(place: Place) -> Given:
-        place.write(table())
-        return {
-            name.replace("__", "."): value.replace("FOLDER", str(place.folder))
-            if isinstance(value, str)
-            else value
-            for name, value in settings.items()
-        }
-
-    return make
-
-
 def _run_ids() -> Iterator[Case]:
     rule = "use at most 250 letters, digits and _ . ~ : + - only, no '.' at the beginning and no '::'"
     for run_id in ("", ".", "..", "../..", "../../etc", "/etc", "a/b", "a\\b", ".hidden", "a b", "a\nb", "a\0b",
@@ -41,7 +25,7 @@ def _run_ids() -> Iterator[Case]:
         shown = run_id if len(run_id) < 50 else "aaa…"
         yield Case(
             what=f"run id `{shown}`" if run_id else "an empty run id",
-            make=_plain(run_id=run_id),
+            make=plain(run_id=run_id),
             gets=bad_settings(f"run id {run_id[:50]!r}"[:-1] + f"…: {rule}"),
             group="a run id that could lead out of the store, or that file systems take otherwise: `..`, `../..`, "
             "`/etc`, `a\\b`, `.hidden`, `a::b`, `%2e%2e`, blanks, NUL, line breaks, 251 characters, …",
@@ -50,7 +34,7 @@ def _run_ids() -> Iterator[Case]:
     for run_id in ("manual__2026-01-01T00:00:00.000000+00:00", "a" * 200, "~root", "-rf", "CON", "a..b"):
         yield Case(
             what=f"run id `{run_id if len(run_id) < 50 else 'aaa… (200)'}`",
-            make=_plain(run_id=run_id),
+            make=plain(run_id=run_id),
             gets=Served("in a folder of that name in the store"),
         )
 
@@ -58,12 +42,12 @@ def _run_ids() -> Iterator[Case]:
 def _places() -> Iterator[Case]:
     yield Case(
         what="no table",
-        make=_plain(table=""),
+        make=plain(table=""),
         gets=bad_settings("table: not set: give it as a setting, or as SASREC_TABLE"),
     )
     yield Case(
         what="no store",
-        make=_plain(store=""),
+        make=plain(store=""),
         gets=bad_settings("store: not set: give it as a setting, or as SASREC_STORE"),
     )
     for setting in ("store", "table"):
@@ -71,25 +55,25 @@ def _places() -> Iterator[Case]:
             place = f"FOLDER/a{sign}b"
             yield Case(
                 what=f"`{setting}` with {sign} in its name",
-                make=_plain(**{setting: place}),
+                make=plain(**{setting: place}),
                 gets=bad_settings(f"{setting}='…holds {sign!r}: Delta Lake takes a folder as a URL"),
             )
         yield Case(
             what=f"`{setting}` with NUL in its name",
-            make=_plain(**{setting: "FOLDER/a\0b"}),
+            make=plain(**{setting: "FOLDER/a\0b"}),
             gets=bad_settings(
                 f"{setting}='FOLDER/a\\x00b': holds a NUL character, which no place has: take it out"
             ),
         )
         yield Case(
             what=f"`{setting}` of no known kind",
-            make=_plain(**{setting: "gopher://host/x"}),
+            make=plain(**{setting: "gopher://host/x"}),
             gets=bad_settings(f"{setting}='gopher://host/x…"),
         )
         yield Case(
             what=f"`{setting}` outside the allowed roots by `..`",
             make=lambda place, setting=setting: {  # type: ignore[misc]
-                **_plain()(place),
+                **plain()(place),
                 setting: f"{place.folder}/{setting}/../../elsewhere",
                 "ingest.allowed_roots": [str(place.folder)],
             },
@@ -99,37 +83,37 @@ def _places() -> Iterator[Case]:
         )
     yield Case(
         what="`store` is a file",
-        make=lambda place: {**_plain()(place), "store": place.source},
+        make=lambda place: {**plain()(place), "store": place.source},
         gets=bad_settings("store='FILE': is a file: name a folder for the runs"),
     )
     yield Case(
         what="`table` is a file",
-        make=lambda place: {**_plain()(place), "table": place.source},
+        make=lambda place: {**plain()(place), "table": place.source},
         gets=bad_settings("table='FILE': is a file: name a folder for the table"),
     )
     for setting in ("export.eligible_items", "export.excluded_pairs"):
         yield Case(
             what=f"`{setting}` that is not there",
-            make=_plain(**{setting: "FOLDER/none.parquet"}),
+            make=plain(**{setting: "FOLDER/none.parquet"}),
             gets=bad_data(
                 f"FOLDER/none.parquet: no such file or folder: check the setting `{setting}`", "start"
             ),
         )
     yield Case(
         what="a connection that nobody has made",
-        make=_plain(table="connection:nobody?table=x"),
+        make=plain(table="connection:nobody?table=x"),
         gets=bad_settings(
             "'connection:nobody?table=x': there is no connection 'nobody': make one in Airflow"
         ),
     )
     yield Case(
         what="a connection's name that is none",
-        make=_plain(table="connection:../x?table=x"),
+        make=plain(table="connection:../x?table=x"),
         gets=bad_settings("name a connection by letters, digits, `_`, `.` and `-`"),
     )
     yield Case(
         what="a database whose table's name is SQL",
-        make=_plain(table="postgresql://localhost/db?table=x;drop table y"),
+        make=plain(table="postgresql://localhost/db?table=x;drop table y"),
         gets=bad_settings("'x;drop table y' is no name of a table: letters, digits and _, at most 30"),
     )
 
@@ -156,34 +140,34 @@ def _secrets() -> Iterator[Case]:
         for setting in ("source", "table"):
             yield Case(
                 what=f"`{setting}` with {what}",
-                make=_plain(**{setting: address}),
+                make=plain(**{setting: address}),
                 gets=bad_settings(f"{setting}: holds a {told}, {kept}"),
                 group=f"{what}, in `source` or in `table`",
                 shown=f"`BadSettings` in `start`: NAME: holds a {told}, {kept}",
             )
     yield Case(
         what="`store` with a password",
-        make=_plain(store=f"s3://AKIA:{SECRET}@bucket/runs"),
+        make=plain(store=f"s3://AKIA:{SECRET}@bucket/runs"),
         gets=bad_settings(f"store: holds a password, {kept}"),
     )
     yield Case(
         what="a second table with a password",
-        make=_plain(table=f"FOLDER/table,postgresql://u:{SECRET}@host/db?table=t"),
+        make=plain(table=f"FOLDER/table,postgresql://u:{SECRET}@host/db?table=t"),
         gets=bad_settings(f"table: holds a password, {kept}"),
     )
     yield Case(
         what="`export.eligible_items` with a password",
-        make=_plain(export__eligible_items=f"postgresql://u:{SECRET}@host/db?table=t"),
+        make=plain(export__eligible_items=f"postgresql://u:{SECRET}@host/db?table=t"),
         gets=bad_settings(f"export.eligible_items: holds a password, {kept}"),
     )
     yield Case(
         what="a password in what is no URL",
-        make=_plain(source=f"http://u:{SECRET}@[::1/x.parquet"),
+        make=plain(source=f"http://u:{SECRET}@[::1/x.parquet"),
         gets=bad_settings("source='http://u:…@[::1/x.parquet': is no URL"),
     )
     yield Case(
         what="a password in a value of another type",
-        make=_plain(table=[f"postgresql://u:{SECRET}@host/db?table=t"]),
+        make=plain(table=[f"postgresql://u:{SECRET}@host/db?table=t"]),
         gets=bad_settings("table=['postgresql://u:…@host/db?table=t']: input should be a valid string"),
     )
 

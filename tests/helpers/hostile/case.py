@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hostile.data import table
 from sasrec_tasks.errors import BadData, BadSettings, RetryCannotHelp
 
 SECRET = "hunter2-not-to-be-seen"
@@ -135,3 +136,18 @@ class Case:
     slow: bool = False
     group: str = ""  # where the document shows many cases as one row: what they have in common
     shown: str = field(default="")  # of the group's row: what all of them get
+
+
+def plain(**settings: Any) -> Callable[[Place], Given]:
+    """The plain data, with settings in which FOLDER is the case's folder."""
+
+    def make(place: Place) -> Given:
+        place.write(table())
+        return {
+            name.replace("__", "."): value.replace("FOLDER", str(place.folder))
+            if isinstance(value, str)
+            else value
+            for name, value in settings.items()
+        }
+
+    return make

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from hostile.case import Case, Found, Given, Place, Served, bad_data, bad_settings
+from hostile.case import Case, Found, Given, Place, Served, bad_data, bad_settings, plain
 from hostile.data import table
 from sasrec_tasks.instances import Instance
 from sasrec_tasks.naming import parse_assignments, read_yaml
@@ -20,19 +19,6 @@ def cases() -> Iterator[Case]:
     yield from _assignments()
     yield from _at_odds()
     yield from _extremes()
-
-
-def _plain(**settings: Any) -> Callable[[Place], Given]:
-    def make(place: Place) -> Given:
-        place.write(table())
-        return {
-            name.replace("__", "."): value.replace("FOLDER", str(place.folder))
-            if isinstance(value, str)
-            else value
-            for name, value in settings.items()
-        }
-
-    return make
 
 
 def _unknown() -> Iterator[Case]:
@@ -214,34 +200,34 @@ def _at_odds() -> Iterator[Case]:
     )
     yield Case(
         what="`train.outcome=soft` with outcomes beyond 1",
-        make=_plain(train__outcome="soft"),
+        make=plain(train__outcome="soft"),
         gets=bad_data("FILE: OUTCOME goes from 1 to 5, but train.outcome='soft' takes labels", "train"),
     )
     yield Case(
         what="`split.memory_limit` of nothing",
-        make=_plain(split__memory_limit="0GB"),
+        make=plain(split__memory_limit="0GB"),
         gets=bad_settings("split.memory_limit='0GB': too little for this source, raise it", "split"),
     )
     yield Case(
         what="`split.memory_limit` of a kilobyte",
-        make=_plain(split__memory_limit="1KB"),
+        make=plain(split__memory_limit="1KB"),
         gets=bad_settings("split.memory_limit='1KB': too little for this source, raise it", "split"),
     )
     yield Case(
         what="`split.spill_folder` that is not there",
-        make=_plain(split__spill_folder="FOLDER/none"),
+        make=plain(split__spill_folder="FOLDER/none"),
         gets=bad_settings(
             "split.spill_folder='FOLDER/none': no such folder: make it, or leave it unset", "split"
         ),
     )
     yield Case(
         what="`split.spill_folder` that is a file",
-        make=_plain(split__spill_folder="FOLDER/source.parquet"),
+        make=plain(split__spill_folder="FOLDER/source.parquet"),
         gets=bad_settings("split.spill_folder='FOLDER/source.parquet': no such folder", "split"),
     )
     yield Case(
         what="`export.active_within_days` within which nobody was",
-        make=_plain(export__active_within_days=1),
+        make=plain(export__active_within_days=1),
         gets=bad_settings("export.active_within_days=1: none of the 20 users has an event since", "gate"),
     )
     for what, content, said in (
@@ -265,7 +251,7 @@ def _at_odds() -> Iterator[Case]:
         )
     yield Case(
         what="`metrics.textfile` that does not end in `.prom`",
-        make=_plain(metrics__textfile="FOLDER/x.txt"),
+        make=plain(metrics__textfile="FOLDER/x.txt"),
         gets=Served("as without it, with a warning"),
     )
 
@@ -273,7 +259,7 @@ def _at_odds() -> Iterator[Case]:
 def _schema(place: Place, content: str | None) -> Given:
     if content is not None:
         place.write_bytes(content.encode(), "own.yaml")
-    return {**_plain()(place), "validate.schema_file": f"{place.folder}/own.yaml"}
+    return {**plain()(place), "validate.schema_file": f"{place.folder}/own.yaml"}
 
 
 def _extremes() -> Iterator[Case]:
@@ -296,6 +282,6 @@ def _extremes() -> Iterator[Case]:
     ):
         yield Case(
             what=f"`{setting}={value}`, as far as allowed",
-            make=_plain(**{setting.replace(".", "__"): value}),
+            make=plain(**{setting.replace(".", "__"): value}),
             gets=Served("with as much as there is", all_served),
         )
