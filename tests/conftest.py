@@ -49,6 +49,12 @@ BAD: dict[str, Any] = {"train.epochs": 1, "train.learning_rate": 1e-9}
 """A model that knows nothing."""
 
 
+def pytest_collection_finish() -> None:
+    """Airflow takes over logging where it is imported: only what a test runs may do that."""
+    if "airflow" in sys.modules:
+        raise pytest.UsageError("a test module imports airflow: import it within a test")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_places_from_outside() -> None:
     """A test names its places itself: what the caller's shell, or make, exports is not its affair."""

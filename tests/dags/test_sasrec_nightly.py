@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from typing import Any
 
 import pytest
 from adbc_driver_postgresql import dbapi
-from airflow.sdk.definitions.callback import AsyncCallback
 
 from sasrec_tasks.errors import BadData, BadSettings, GateRefused
 from sasrec_tasks.failures import LONGEST
@@ -35,13 +35,20 @@ def finished(airflow: Any) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def dag_module() -> Any:
+    """The file, imported here; Airflow takes over all logging, which later tests must not meet."""
     import importlib.util
 
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
     spec = importlib.util.spec_from_file_location("nightly_dag", ROOT / "dags" / "sasrec_nightly.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    import airflow.settings  # noqa: F401  # what the first look at a DAG may import
+
+    root.setLevel(level)
+    root.handlers[:] = handlers
     return module
 
 
@@ -86,6 +93,8 @@ def test_a_run_has_the_deadline_that_the_operator_sets(
     monkeypatch.setenv("SASREC_DEADLINE_HOURS", "1.5")
     (deadline,) = dag_module.make_dag().deadline
     assert deadline.interval == timedelta(hours=1.5)
+    from airflow.sdk.definitions.callback import AsyncCallback
+
     assert isinstance(deadline.callback, AsyncCallback)  # of the triggerer: not every executor calls others
     assert deadline.callback.path == "sasrec_deadline.missed_deadline"
     monkeypatch.setenv("SASREC_DEADLINE_HOURS", "six")
