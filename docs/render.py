@@ -26,6 +26,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "docs" / "input.md",
     ROOT / "docs" / "quality.md",
+    ROOT / "docs" / "reliability.md",
     ROOT / "docs" / "speed.md",
     ROOT / "docs" / "table.md",
 ]
@@ -49,6 +50,7 @@ def rendered(document: str) -> str:
         "dag": picture,
         "settings": settings_table,
         "input": hostile.tables,
+        "faults": tables.faults,
         "recipes": tables.recipes,
         "peers": tables.peers,
         "ablation": tables.ablation,

@@ -12,11 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
-from sasrec_tasks import abandoned, trained
+from sasrec_tasks import abandoned, memory, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import HISTORY
+from sasrec_tasks.contents import HISTORY, Interactions
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.progress import bar
 from sasrec_tasks.sasrec.advice import advised_loss
@@ -24,6 +25,7 @@ from sasrec_tasks.sasrec.batches import targets_per_epoch
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
 from sasrec_tasks.sasrec.fit import FitResult, build, fit
 from sasrec_tasks.sasrec.fit_config import FitConfig
+from sasrec_tasks.sasrec.footprint import training_footprint
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import SASRecConfig
 from sasrec_tasks.sasrec.sequences import HeldOut, Sequences
@@ -41,6 +43,11 @@ HISTORY_SCHEMA = pa.schema(
     ]
 )
 
+SMALLER = (
+    "lower train.hidden_units or train.batch_slots, leave rare items out by split.min_item_events, "
+    "or give the task more memory"
+)
+
 
 def fit_config(num_items: int, settings: Settings) -> FitConfig:
     """The core's settings out of the pipeline's, for a catalogue of so many items."""
@@ -50,10 +57,14 @@ def fit_config(num_items: int, settings: Settings) -> FitConfig:
     return FitConfig(implicit=settings.train.outcome == "implicit", **named)
 
 
+def sizes(num_items: int, settings: Settings) -> SASRecConfig:
+    """The sizes of the model that the settings choose, for a catalogue of so many items."""
+    return SASRecConfig(num_items=num_items, **_shared_names(SASRecConfig, settings))
+
+
 def new_model(num_items: int, settings: Settings) -> SASRec:
     """An untrained model of the sizes, and on the device, that the settings choose."""
-    sizes = SASRecConfig(num_items=num_items, **_shared_names(SASRecConfig, settings))
-    return build(sizes, settings.train.random_state).to(trained.device(settings))
+    return build(sizes(num_items, settings), settings.train.random_state).to(trained.device(settings))
 
 
 def _shared_names(kind: type, settings: Settings) -> dict[str, Any]:
@@ -115,6 +126,40 @@ def fitted(
             )
         except FloatingPointError as error:
             raise BadSettings(f"train.learning_rate={config.learning_rate:g}: {error}") from error
+
+
+def check_memory(task: str, data: Interactions, settings: Settings) -> None:
+    """Say what a training will need, and refuse what can't fit: the system would kill it, in its midst.
+
+    Raises:
+        BadSettings: the machine, its container or the GPU does not have as much.
+        OSError: others hold too much of it now. Trying again may help.
+    """
+    device = torch.device(trained.device(settings))
+    need = training_footprint(
+        sizes(data.num_items, settings),
+        fit_config(data.num_items, settings),
+        int(data.events.lengths.sum()),
+        on_gpu=device.type == "cuda",
+    )
+    if device.type == "cuda":
+        free, limit = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device)
+    elif (allowed := memory.allowed()) is not None:
+        free, limit = allowed.free + memory.resident(), allowed.limit
+    else:
+        return
+    needs = f"needs about {_gb(need.likely)} of memory, {_gb(need.least)} at least"
+    has = f"{device} has {_gb(limit)}, {_gb(min(free, limit))} of it free"
+    if need.least > limit:
+        raise BadSettings(f"{task}: {needs}; {has}: {SMALLER}")
+    if need.least > free:
+        raise OSError(f"{task}: {needs}; {has}: others hold too much of it now; or {SMALLER}")
+    log.log(logging.WARNING if need.likely > free else logging.INFO, "%s: %s; %s", task, needs, has)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB"
 
 
 def write_history(result: FitResult, folder: Path) -> None:

@@ -17,7 +17,7 @@ from sasrec_tasks import contents, trained, verdict
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.fitting import fit_config, fitted, write_history
+from sasrec_tasks.fitting import check_memory, fit_config, fitted, write_history
 from sasrec_tasks.sasrec.weights import save_model
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ def _refit(store: RunStore, settings: Settings, fingerprint: str, folder: Path) 
     log.info(
         "refit: %d epochs on all %s events, from the gated weights", epochs, f"{int(events.lengths.sum()):,}"
     )
+    check_memory("refit", data, settings)
     model = trained.model(store, settings)
     result = fitted(store, "refit", model, events, config, fingerprint=fingerprint)
     if result.stopped == "diverged":

@@ -16,7 +16,7 @@ from sasrec_tasks import contents, trained, warm_start
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadData
-from sasrec_tasks.fitting import fit_config, fitted, new_model, write_history
+from sasrec_tasks.fitting import check_memory, fit_config, fitted, new_model, write_history
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.sequences import HeldOut, LeaveLastTwoOut
 from sasrec_tasks.sasrec.weights import save_model
@@ -32,10 +32,12 @@ def run(store: RunStore, settings: Settings) -> Summary:
 
     Raises:
         BadData: nothing to train on, or an OUTCOME that `train.outcome` has no meaning for.
-        BadSettings: training diverged.
+        BadSettings: training diverged, or it needs more memory than there is.
         OSError: what it goes on from can't be read now. Trying again is safe.
     """
-    model = new_model(contents.interactions(store, settings).num_items, settings)
+    data = contents.interactions(store, settings)
+    check_memory("train", data, settings)
+    model = new_model(data.num_items, settings)
     start = warm_start.kept(store)
     if start is None or not store.is_done("train", _fingerprint(store, settings, start)):
         start = warm_start.choose(store, settings, model, start)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from sasrec_tasks import contents, trained
+from sasrec_tasks import contents, memory, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.fitting import fit_config
@@ -207,3 +207,34 @@ def test_histories_without_a_pair_to_learn_from_are_refused(place: Any) -> None:
     place.write(pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)}))
     with pytest.raises(BadData, match="two training events"):
         place.run("run", upto="train")
+
+
+@pytest.mark.parametrize(
+    ("there", "error"),
+    [
+        (memory.Allowed(limit=100_000_000, free=50_000_000), BadSettings),  # never
+        (memory.Allowed(limit=100_000_000_000, free=-(10**10)), OSError),  # not now
+    ],
+    ids=["limit", "free"],
+)
+def test_what_can_not_fit_into_memory_is_refused_with_the_figures(
+    place: Any, monkeypatch: pytest.MonkeyPatch, there: memory.Allowed, error: type[Exception]
+) -> None:
+    run = place.run("run", {}, upto="split")
+    monkeypatch.setattr(memory, "allowed", lambda: there)
+    with pytest.raises(
+        error, match=r"train: needs about [\d.]+ GB of memory, [\d.]+ GB at least; cpu has [\d.]+ GB"
+    ):
+        run_task("train", run.uri)
+    assert run.marker("train") is None
+
+
+def test_what_may_be_tight_is_told(
+    place: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = place.run("run", {}, upto="split")
+    monkeypatch.setattr(memory, "allowed", lambda: memory.Allowed(limit=10**11, free=10**8))
+    monkeypatch.setattr(memory, "resident", lambda: 3 * 10**8)
+    run_task("train", run.uri)
+    (told,) = [each for each in caplog.records if "of memory" in each.getMessage()]
+    assert told.levelname == "WARNING"

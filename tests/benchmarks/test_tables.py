@@ -122,6 +122,7 @@ def test_too_few_points_and_what_hardly_grows_have_no_slope() -> None:
     assert tables.slope([], []) is tables.slope([1], [1.0]) is None
     assert tables.slope([1, 2, 3], [1.0, 2, 3]) is None
     assert tables.slope([1, 2, 3, 4], [1.0, 1.05, 1.1, 1.15]) is None
+    assert tables.slope([1, 2, 3, 4], [1.0, 5.0, 2.0, 3.0]) is None
 
 
 def test_a_speed_is_told_with_its_mark_quality_and_memory(tmp_path: Path) -> None:

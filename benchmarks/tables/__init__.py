@@ -1,0 +1,25 @@
+"""The results of `results/` as Markdown tables, for the documentation."""
+
+from tables.growth import growth, growth_of_memory, slope
+from tables.nights import faults, nights, session
+from tables.quality import ablation, new_items, peers, recipes, warm_starts
+from tables.speed import eligible, gpu, lookup, speed, speed_machine
+
+__all__ = [
+    "ablation",
+    "eligible",
+    "faults",
+    "gpu",
+    "growth",
+    "growth_of_memory",
+    "lookup",
+    "new_items",
+    "nights",
+    "peers",
+    "recipes",
+    "session",
+    "slope",
+    "speed",
+    "speed_machine",
+    "warm_starts",
+]
