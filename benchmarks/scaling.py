@@ -142,16 +142,16 @@ def measured(size: Size, tasks: tuple[str, ...], work: Path) -> Report:
 
 
 def draw(report: Report, file: Path) -> None:
-    """Seconds above, memory below, a column per axis."""
+    """A row per axis: seconds, and memory."""
     with mpl.rc_context({"svg.hashsalt": "scaling", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
         axes = [axis for axis in AXES if axis in report["axes"]]
         figure, cells = plt.subplots(
-            2, len(axes), figsize=(6 * len(axes), 7.2), squeeze=False, sharex="col", layout="constrained"
+            len(axes), 2, figsize=(11, 3.1 * len(axes)), squeeze=False, layout="constrained"
         )
-        for column, axis in enumerate(axes):
+        for row, axis in zip(cells, axes, strict=True):
             points = report["axes"][axis]
             for cell, what, label in zip(
-                cells[:, column], ("seconds", "peak_rss_mb"), ("seconds", "peak memory, MB"), strict=True
+                row, ("seconds", "peak_rss_mb"), ("seconds", "peak memory, MB"), strict=True
             ):
                 for task in TASKS:
                     known = [point for point in points if task in point["tasks"]]
@@ -160,9 +160,8 @@ def draw(report: Report, file: Path) -> None:
                     found = slope(sizes, values)
                     cell.plot(sizes, values, marker="o", ms=3.5, lw=1.4,
                               label=task + ("" if found is None else f"  (slope {found:.2f})"))  # fmt: skip
-                cell.set(xscale="log", yscale="log", ylabel=label if column == 0 else None)
+                cell.set(xscale="log", yscale="log", xlabel=LABELS[axis], ylabel=label)
                 cell.legend(fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-            cells[1, column].set_xlabel(LABELS[axis])
         figure.suptitle(
             f"Growth of each task, one epoch of training; {report['machine']}, {report['date']}", fontsize=10
         )
