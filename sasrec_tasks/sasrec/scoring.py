@@ -109,7 +109,13 @@ class Memory(threading.local):
 def constant_scorer(scores: Float32) -> Scorer:
     """The same scores (num_items + 1,) for every user, popularity for instance."""
     row = torch.from_numpy(scores)
-    return lambda rows: row.repeat(len(rows), 1)
+    # Fresh tensors would leave holes between the small results that stay, which fill the memory in the end.
+    memory = Memory()
+
+    def score(rows: Int64) -> Tensor:
+        return memory.rows(row.expand(len(rows), -1), len(row)).copy_(row)
+
+    return score
 
 
 def users_at_once(items: int, on_gpu: bool = False) -> int:
