@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import SASRecConfig
@@ -50,7 +51,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> SASRec:
             ``model.json``.
         OSError: a file can't be read now.
     """
-    with torch.device("meta"):  # shapes only: the weights come from the file
+    with torch.device("meta"), _Uninitialised():  # shapes only: the weights come from the file
         model = SASRec(_read_config(folder / CONFIG_FILE))
     path = folder / WEIGHTS_FILE
     weights = _read_weights(path)
@@ -65,6 +66,18 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> SASRec:
     model.to_empty(device=device)
     model.load_state_dict(weights)
     return model.eval()
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Within it nothing of `torch.nn.init` is done: on "meta" it would import torch's compiler, which takes seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _read_config(path: Path) -> SASRecConfig:

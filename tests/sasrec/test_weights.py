@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,3 +145,16 @@ def test_nothing_is_pickled(random_model: ModelFactory, tmp_path: Path) -> None:
     header = (tmp_path / "model.safetensors").read_bytes()
     length = int.from_bytes(header[:8], "little")
     assert "item_embedding.weight" in json.loads(header[8 : 8 + length])
+
+
+def test_a_model_is_read_without_torchs_compiler(random_model: ModelFactory, tmp_path: Path) -> None:
+    """Its import takes seconds, of each task and each service."""
+    save_model(random_model(), tmp_path)
+    script = (
+        "import sys; from pathlib import Path; from sasrec_tasks.sasrec.weights import load_model;"
+        "load_model(Path(sys.argv[1])); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
