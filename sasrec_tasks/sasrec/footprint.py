@@ -31,6 +31,9 @@ class Footprint:
 PROCESS = Footprint(300_000_000, 820_000_000)
 """The interpreter, its libraries, and what they keep for themselves."""
 
+GPU = Footprint(0, 2_300_000_000)
+"""What CUDA's libraries and PyTorch keep of a GPU, and the large blocks of scores there; measured on an H100."""
+
 EVENT = Footprint(8, 30)
 """Per event: at least its item as int64; also its outcome, and copies while they are cut and sorted."""
 
@@ -56,5 +59,5 @@ def training_footprint(sizes: SASRecConfig, config: FitConfig, events: int, *, o
         FLOAT * (COPIES.likely * parameters + ACTIVATIONS.likely * units + 2 * threads * scores),
     )
     if on_gpu:
-        return counted
+        return GPU + counted
     return PROCESS + Footprint(EVENT.least * events, EVENT.likely * events) + counted
