@@ -15,7 +15,7 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -215,6 +215,7 @@ class RunStore:
         *,
         reads: Iterable[str] = (),
         settings: Mapping[str, Any],
+        unchanged: Callable[[], None] = lambda: None,
     ) -> Summary:
         """Do a task's work unless it has been done with the same inputs and settings.
 
@@ -223,15 +224,19 @@ class RunStore:
             work: writes its files into the folder given, and returns its summary.
             reads: earlier tasks whose files it reads.
             settings: what else the result hangs on, as JSON can hold it.
+            unchanged: raises OSError if what the work has read besides is not what it was.
 
         Returns:
             The summary of the work that was committed, by this try or by an earlier one.
 
         Raises:
-            OSError: another try has committed meanwhile, on other inputs or settings. Its work stays.
+            OSError: another try has committed meanwhile, on other inputs or settings, and its work stays; or what was
+                read has changed meanwhile. Trying again is safe.
         """
+        reads = list(reads)
         if self.is_local:
             abandoned.remove(Path(self.root), f".{task}.")
+        inputs_unchanged = self.inputs_unchanged(reads)
         fingerprint = self.fingerprint(task, reads, settings)
         done = self.marker(task)
         if done and self._holds(done, fingerprint):
@@ -241,7 +246,7 @@ class RunStore:
         memory.reset_peak()
         with files.naming(f"{self.uri}/{task}"), self._try_folder(task) as folder:
             summary = work(folder)
-            described = {file.name: _describe(file) for file in sorted(folder.iterdir())}
+            described = {file.name: describe(file) for file in sorted(folder.iterdir())}
             marker = Marker(
                 task=task,
                 fingerprint=fingerprint,
@@ -255,7 +260,34 @@ class RunStore:
             log.info(
                 "%s: %.1f s, at most %s MB of memory", task, marker.seconds, f"{marker.peak_rss_mb or 0:,}"
             )
-            return self._commit(folder, marker, replaces=done)
+
+            def check() -> None:
+                inputs_unchanged()
+                unchanged()
+
+            return self._commit(folder, marker, replaces=done, unchanged=check)
+
+    def inputs_unchanged(self, tasks: Iterable[str]) -> Callable[[], None]:
+        """What to call before what was made of some tasks' files is kept.
+
+        Raises (when called):
+            OSError: they are not what they were, as where a user was forgotten. Trying again is safe.
+        """
+
+        def files_of(task: str) -> dict[str, Any] | None:
+            marker = self.marker(task)
+            return None if marker is None else marker.files
+
+        before = {task: files_of(task) for task in tasks}
+
+        def check() -> None:
+            for task, found in before.items():
+                if files_of(task) != found:
+                    raise OSError(
+                        f"{self.uri}/{task}: its files were replaced since they were read: try again"
+                    )
+
+        return check
 
     def is_done(self, task: str, fingerprint: str) -> bool:
         """Whether `once` would find nothing to do."""
@@ -294,7 +326,9 @@ class RunStore:
             inputs[name] = marker.digest
         return _hash([task, inputs, settings])
 
-    def _commit(self, folder: Path, marker: Marker, *, replaces: Marker | None) -> Summary:
+    def _commit(
+        self, folder: Path, marker: Marker, *, replaces: Marker | None, unchanged: Callable[[], None]
+    ) -> Summary:
         """Put a try's files in place, unless another try has committed since this one looked at `replaces`."""
         task, place = marker.task, f"{self.root}/{marker.task}/{MARKER}"
         with claims.held(self.fs, f"{self.root}/.{task}.lock") as check:
@@ -307,9 +341,10 @@ class RunStore:
                     f"{self.uri}/{task}: another try on other inputs or settings has finished meanwhile (at "
                     f"{winner.finished_at}): it stays, and this late one leaves"
                 )
+            unchanged()
             with suppress(FileNotFoundError):
                 self.fs.rm_file(place)
-            self._remove_others(task, marker)
+            self._remove_others(task, marker.files)
             for name in marker.files:
                 check()
                 if self.is_local:
@@ -317,17 +352,32 @@ class RunStore:
                 else:  # whole objects: nothing is visible at a key before it is complete
                     self.fs.put_file(str(folder / name), f"{self.root}/{task}/{name}")
             check()
-            content = json.dumps(checksums.with_checksum(asdict(marker)), indent=1).encode()
-            files.replace(self.fs, place, content, expected="" if files.is_s3(self.fs) else None)
+            self.put_marker(marker)
         return marker.summary
 
-    def _remove_others(self, task: str, marker: Marker) -> None:
+    def put_marker(self, marker: Marker) -> None:
+        """Write the marker of a task that has none, by the holder of its lock."""
+        content = json.dumps(checksums.with_checksum(asdict(marker)), indent=1).encode()
+        place = f"{self.root}/{marker.task}/{MARKER}"
+        files.replace(self.fs, place, content, expected="" if files.is_s3(self.fs) else None)
+
+    def discard(self, task: str) -> int:
+        """Take away what a task has left, but for what its tries share, by the holder of its lock: it is to be done
+        again; how many files."""
+        with suppress(FileNotFoundError):
+            self.fs.rm_file(f"{self.root}/{task}/{MARKER}")
+        return self._remove_others(task, ())
+
+    def _remove_others(self, task: str, kept: Collection[str]) -> int:
         """Remove the files of a task's folder that earlier work has left, whether it was finished or killed."""
+        removed = 0
         for file in files.listed(self.fs, f"{self.root}/{task}"):
             above, _, name = file.path.rpartition("/")
-            if above.endswith(f"/{task}") and name not in marker.files:
+            if above.endswith(f"/{task}") and name not in kept:
                 with suppress(FileNotFoundError):
                     self.fs.rm_file(file.path)
+                removed += 1
+        return removed
 
     # What tries of one task share
 
@@ -398,7 +448,8 @@ def write_json(file: Path, value: Any) -> None:
     file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _describe(file: Path) -> dict[str, Any]:
+def describe(file: Path) -> dict[str, Any]:
+    """Bytes and SHA-256 of a file that was written, which is on the disk then."""
     with file.open("rb") as content:
         os.fsync(content.fileno())
     return {"bytes": file.stat().st_size, "sha256": _sha256(file)}

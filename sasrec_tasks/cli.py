@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from sasrec_tasks import cli_table
+from sasrec_tasks import cli_forget, cli_table
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.cli_table import AsJson, TableUrl
 from sasrec_tasks.config import Settings
@@ -194,6 +194,7 @@ def prune(
 
 
 cli_table.add_to(app)
+app.command()(cli_forget.forget)
 
 
 @app.command()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sasrec_tasks.artifacts import RunStore
@@ -29,6 +31,9 @@ VERDICT = "verdict.json"
 EXAMPLES = "examples.json"
 EXPORT = "export.json"
 OWN_ROWS = "recommendations.parquet"
+ELIGIBLE = "eligible"  # a folder as a task's: what narrows the export
+EXCLUDED = ("offsets.npy", "excluded.npy")
+STRANGERS = "strangers.parquet"
 
 REFIT_NOTE = (
     "The table is made by weights that were refitted from the gated ones on all events, the held-out ones included. "
@@ -44,6 +49,18 @@ class Interactions:
     timestamps: Int64  # (events,)
     num_items: int
     split: LeaveLastTwoOut
+
+
+def snapshot_writer(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """For the snapshot; times as differences, the rest by dictionary: smaller, and written in less time."""
+    are_ticks = pa.types.is_int64(schema.field("TIMESTAMP").type)
+    return pq.ParquetWriter(
+        file,
+        schema,
+        compression="zstd",
+        use_dictionary=[name for name in schema.names if name != "TIMESTAMP"],
+        column_encoding={"TIMESTAMP": "DELTA_BINARY_PACKED"} if are_ticks else None,
+    )
 
 
 def interactions(store: RunStore, settings: Settings) -> Interactions:

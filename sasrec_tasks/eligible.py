@@ -21,21 +21,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sasrec_tasks import contents, strangers
+from sasrec_tasks import forgotten as forgotten_users
 from sasrec_tasks.artifacts import Damaged, RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import MANIFEST, USERS, Interactions
+from sasrec_tasks.contents import EXCLUDED, MANIFEST, STRANGERS, USERS, Interactions
 from sasrec_tasks.errors import BadData, BadSettings
+from sasrec_tasks.forgotten import Forgotten
 from sasrec_tasks.narrowing import NarrowingTable, named
 from sasrec_tasks.sasrec.sequences import PADDING, Int64, Sequences, distinct
 from sasrec_tasks.timestamps import first_tick_at
 
 log = logging.getLogger(__name__)
 
-FOLDER = "eligible"
+FOLDER = contents.ELIGIBLE
 REPORT = "report.json"
-ELIGIBLE = "items.npy"
-EXCLUDED = ("offsets.npy", "excluded.npy")
-STRANGERS = "strangers.parquet"
+ITEMS = "items.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,7 @@ def freeze(store: RunStore, settings: Settings, *, ended: bool) -> list[str]:
         return NarrowingTable(setting, settings, as_of)
 
     before = _report(store) if ended else {}
+    forgotten = forgotten_users.read(store.store)
     parts = {
         setting: before[setting]["parts"]
         if before.get(setting, {}).get("table") == url
@@ -94,8 +95,9 @@ def freeze(store: RunStore, settings: Settings, *, ended: bool) -> list[str]:
     }
     store.once(
         FOLDER,
-        lambda folder: _write(store, {setting: table(setting) for setting in tables}, folder),
+        lambda folder: _write(store, {setting: table(setting) for setting in tables}, forgotten, folder),
         reads=["split"],
+        unchanged=forgotten_users.unchanged(store.store, forgotten),
         settings={
             "tables": tables,
             "parts": parts,
@@ -114,7 +116,7 @@ def read(store: RunStore, settings: Settings, data: Interactions) -> Eligible:
     """
     tables, items, excluded, file = named(settings), None, None, None
     if "export.eligible_items" in tables:
-        items = np.load(store.folder(FOLDER) / ELIGIBLE, allow_pickle=False)
+        items = np.load(store.folder(FOLDER) / ITEMS, allow_pickle=False)
     if "export.excluded_pairs" in tables:
         offsets, pairs = (np.load(store.folder(FOLDER) / name, allow_pickle=False) for name in EXCLUDED)
         excluded = Sequences.from_offsets(offsets, pairs, np.zeros(len(pairs), dtype=np.float32))
@@ -138,16 +140,18 @@ def _report(store: RunStore) -> dict[str, Any]:
     return report
 
 
-def _write(store: RunStore, tables: dict[str, NarrowingTable], folder: Path) -> Summary:
+def _write(store: RunStore, tables: dict[str, NarrowingTable], forgotten: Forgotten, folder: Path) -> Summary:
     items = pa.array(contents.item_ids(store), pa.string())
     report: dict[str, Any] = {}
     for setting, table in tables.items():
         if setting == "export.eligible_items":
             mask, found = _eligible(table, items)
-            np.save(folder / ELIGIBLE, np.flatnonzero(mask))
+            np.save(folder / ITEMS, np.flatnonzero(mask))
         else:
             users = pq.read_table(store.folder("split") / USERS, columns=["USER_ID"])["USER_ID"]
-            offsets, pairs, found = _excluded(table, users.combine_chunks(), items, folder / STRANGERS)
+            offsets, pairs, found = _excluded(
+                table, users.combine_chunks(), items, forgotten, folder / STRANGERS
+            )
             np.save(folder / EXCLUDED[0], offsets)
             np.save(folder / EXCLUDED[1], pairs)
         report[setting] = {
@@ -205,18 +209,22 @@ def _available(batch: pa.RecordBatch, as_of: datetime) -> pa.Array:
 
 
 def _excluded(
-    table: NarrowingTable, users: pa.Array, items: pa.Array, file: Path
+    table: NarrowingTable, users: pa.Array, items: pa.Array, forgotten: Forgotten, file: Path
 ) -> tuple[Int64, npt.NDArray[np.int32], dict[str, int]]:
     """The pairs as offsets (users + 1,) and items, each pair once; and counts.
 
     Args:
+        forgotten: users whose pairs are left out.
         file: gets the pairs of users who are not among the known ones.
     """
-    rows, of_unknown_items, width = 0, 0, len(items) + 1
+    rows, of_unknown_items, of_forgotten, width = 0, 0, 0, len(items) + 1
     keys = []
     with strangers.collected() as others:
         for batch in table.batches():
             rows += len(batch)
+            kept = forgotten.without(batch)
+            of_forgotten += len(batch) - len(kept)
+            batch = kept
             user, item = _places(batch["USER_ID"], users), _places(batch["ITEM_ID"], items)
             known, unknown = ((user >= 0) & (item >= 0), (user < 0) & (item >= 0))
             keys.append(user[known] * width + item[known] + 1)
@@ -230,6 +238,7 @@ def _excluded(
         "pairs": len(pairs),
         "pairs_of_users_without_events": pairs_of_others,
         "rows_of_items_unknown_to_the_model": of_unknown_items,
+        **({"rows_of_forgotten_users": of_forgotten} if forgotten.hashes else {}),
     }
     return offsets, (pairs % width).astype(np.int32), found
 

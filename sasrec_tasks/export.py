@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -112,6 +112,7 @@ def _require_same_rows(published: Published, content: str) -> None:
 
 
 def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Path) -> Summary:
+    unchanged = store.inputs_unchanged(["split", *narrowed])
     rows = Rows(store, settings)
     metrics = store.read_json("evaluate", METRICS)
     assert settings.as_of is not None
@@ -133,7 +134,7 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
     ) as advance:  # here: a driver may read the rows in another thread
         try:
             version = tables.publish(
-                contract.checked(rows.batches(advance, weights)),
+                _while(unchanged, contract.checked(rows.batches(advance, weights))),
                 contract.checked_popular(rows.popular()),
                 run_id=store.run_id,
                 as_of=settings.as_of,
@@ -185,6 +186,12 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
     examples.write(folder, rows, weights)  # the gate's are of what might be recommended then
     log.info("export: %s rows, version %s of %s", f"{summary['rows']:,}", version, settings.table)
     return summary
+
+
+def _while(unchanged: Callable[[], None], rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Rows that are only published if, when all have been read, what they were made of is what it was."""
+    yield from rows
+    unchanged()
 
 
 def _refitted(store: RunStore, settings: Settings, rows: Rows) -> dict[str, Any]:

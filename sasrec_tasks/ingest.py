@@ -20,10 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sasrec_tasks import forgotten as forgotten_users
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Ingest, Settings
-from sasrec_tasks.contents import COLUMNS, MANIFEST, ROWS_AT_ONCE, SNAPSHOT
+from sasrec_tasks.contents import COLUMNS, MANIFEST, ROWS_AT_ONCE, SNAPSHOT, snapshot_writer
 from sasrec_tasks.errors import BadData, BadSettings
+from sasrec_tasks.forgotten import Forgotten
 from sasrec_tasks.one_unit import OneUnit
 from sasrec_tasks.progress import bar
 from sasrec_tasks.sources import Part, Source, open_source, since
@@ -34,12 +36,16 @@ log = logging.getLogger(__name__)
 COUNTS = ("rows_read", "rows", "rows_at_or_after_as_of", "rows_before_lookback")
 """Of a part, and of all."""
 
+FORGOTTEN = "rows_of_forgotten_users"
+"""Of a part, and of all, in a store that has forgotten somebody."""
+
 
 def run(store: RunStore, settings: Settings) -> Summary:
     """Freeze the source into `ingest/`.
 
     Returns:
-        files, rows, rows_at_or_after_as_of, rows_before_lookback, cut_by, timestamp_unit.
+        files, rows, rows_at_or_after_as_of, rows_before_lookback, cut_by, timestamp_unit; where the store has
+        forgotten users, rows_of_forgotten_users, which were left out.
 
     Raises:
         BadData: nothing to read, a damaged file, a column that is missing.
@@ -61,10 +67,12 @@ def run(store: RunStore, settings: Settings) -> Summary:
     def source() -> Source:
         return open_source(settings, as_of, types)
 
+    forgotten = forgotten_users.read(store.store)
     parts = _parts_of_published(store) or [asdict(part) for part in source().parts]
     return store.once(
         "ingest",
-        lambda folder: _Snapshot(source(), settings, as_of).write(folder),
+        lambda folder: _Snapshot(source(), settings, as_of, forgotten).write(folder),
+        unchanged=forgotten_users.unchanged(store.store, forgotten),
         settings={
             "source": settings.source,
             "files": parts,
@@ -90,8 +98,9 @@ def _names(config: Ingest) -> dict[str, str]:
 class _Snapshot:
     """Streams the source, one part's batch after another, into one parquet file."""
 
-    def __init__(self, source: Source, settings: Settings, as_of: datetime) -> None:
-        self.source, self.as_of = source, as_of
+    def __init__(self, source: Source, settings: Settings, as_of: datetime, forgotten: Forgotten) -> None:
+        self.source, self.as_of, self.forgotten = source, as_of, forgotten
+        self.counts = COUNTS + ((FORGOTTEN,) if forgotten.hashes else ())
         self.since = since(settings, as_of)
         self.name = settings.source
         self.config: Ingest = settings.ingest
@@ -112,12 +121,16 @@ class _Snapshot:
         first_schema, first_path = None, ""
         with bar("ingest", total, "bytes") as advance:
             for part in self.source.parts:
-                entry: dict[str, Any] = {"file": part.path, "bytes": part.bytes, **dict.fromkeys(COUNTS, 0)}
+                entry: dict[str, Any] = {
+                    "file": part.path,
+                    "bytes": part.bytes,
+                    **dict.fromkeys(self.counts, 0),
+                }
                 for batch in self._batches(part):
-                    kept = self._in_window(batch, entry)
+                    kept = self._without_forgotten(self._in_window(batch, entry), entry)
                     if first_schema is None:
                         first_schema, first_path = kept.schema, part.path
-                        writer = _writer(folder / SNAPSHOT, kept.schema)
+                        writer = snapshot_writer(folder / SNAPSHOT, kept.schema)
                     _require_same(first_schema, first_path, kept.schema, part.path)
                     waiting.append(kept)
                     if sum(map(len, waiting)) >= ROWS_AT_ONCE:
@@ -132,12 +145,14 @@ class _Snapshot:
         _flush(writer, waiting)
         writer.close()
 
-        counts = {name: sum(entry[name] for entry in entries) for name in COUNTS}
+        counts = {name: sum(entry[name] for entry in entries) for name in self.counts}
         self.times.require(counts["rows_read"], self.odd_share)
         if counts["rows"] == 0:
             window = f"at or after as_of ({self.as_of.isoformat()})"
             if self.since:
                 window += f" or before the look-back ({self.since.isoformat()})"
+            if counts.get(FORGOTTEN):
+                window += f", or of users who were forgotten ({counts[FORGOTTEN]:,})"
             raise BadData(
                 f"{self.name}: all {counts['rows_read']:,} rows are {window}: "
                 f"check as_of, and ingest.timestamp_unit (taken as {self.times.unit!r})"
@@ -149,7 +164,7 @@ class _Snapshot:
             "cut_by": self.source.cut_by,
             **self.source.about,
             "timestamp_unit": self.times.unit or None,
-            **{name: counts[name] for name in COUNTS if name != "rows_read"},
+            **{name: counts[name] for name in self.counts if name != "rows_read"},
             "columns": self.names,
             "files": entries,
             "parts": [asdict(part) for part in self.source.parts],
@@ -163,9 +178,11 @@ class _Snapshot:
             f"{counts['rows_at_or_after_as_of']:,}",
             f"{counts['rows_before_lookback']:,}",
         )
+        if FORGOTTEN in counts:
+            log.info("ingest: left out: %s rows of users who were forgotten", f"{counts[FORGOTTEN]:,}")
         return {
             "files": len(entries),
-            **{name: counts[name] for name in COUNTS if name != "rows_read"},
+            **{name: counts[name] for name in self.counts if name != "rows_read"},
             "cut_by": self.source.cut_by,
             "timestamp_unit": self.times.unit or None,
         }
@@ -259,24 +276,20 @@ class _Snapshot:
         counts["rows"] += len(batch)
         return batch
 
+    def _without_forgotten(self, batch: pa.RecordBatch, counts: dict[str, Any]) -> pa.RecordBatch:
+        """Rows of users who are not forgotten."""
+        kept = self.forgotten.without(batch)
+        if left_out := len(batch) - len(kept):
+            counts["rows"] -= left_out
+            counts[FORGOTTEN] += left_out
+        return kept
+
 
 def _outcomes(values: pa.Array) -> pa.Array:
     kind = values.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return values.cast(pa.float64(), safe=False)
     return values
-
-
-def _writer(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """For the snapshot; times as differences, the rest by dictionary: smaller, and written in less time."""
-    are_ticks = pa.types.is_int64(schema.field("TIMESTAMP").type)
-    return pq.ParquetWriter(
-        file,
-        schema,
-        compression="zstd",
-        use_dictionary=[name for name in schema.names if name != "TIMESTAMP"],
-        column_encoding={"TIMESTAMP": "DELTA_BINARY_PACKED"} if are_ticks else None,
-    )
 
 
 def _flush(writer: pq.ParquetWriter | None, waiting: list[pa.RecordBatch]) -> None:

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from sasrec_tasks.forget import Report as Forgotten
 from sasrec_tasks.prune import Report
 
 
@@ -54,6 +55,43 @@ def listed_pruned(report: Report) -> Group:
     runs = [(run_id, f"kept: {why}" if why else gone) for run_id, why in report.runs.items()]
     parts.append(_two_columns("Runs' folders", runs))
     return Group(*parts, Text(f"{report.bytes / 1e6:,.1f} MB {'would be ' if report.dry_run else ''}freed"))
+
+
+def listed_forgotten(report: Forgotten) -> Group:
+    """What was changed in the table and the runs' folders, and what the search has found then."""
+    parts: list[Any] = []
+    for table in report.tables:
+        gone = ", ".join(map(str, table.removed))
+        rows = [
+            (
+                "version that serves the rows without them",
+                "none" if table.version is None else str(table.version),
+            )
+        ]
+        parts.append(_two_columns(f"Rows in {table.url}", [*rows, ("versions removed", gone or "none")]))
+    runs = [
+        (f"run {done.run_id}", f"{task}: to be run again: {why}")
+        for done in report.runs
+        for task, why in done.discarded.items()
+    ]
+    runs += [(f"run {done.run_id}", f"{done.files} files written anew") for done in report.runs if done.files]
+    if not report.dry_run:
+        runs.append(("reasons in the table of runs that named them", str(report.reasons)))
+        runs.append(
+            ("on the list of those left out from now on", f"{report.listed} of {report.users} are new")
+        )
+        parts.append(_two_columns("Runs", runs))
+    if report.other_tables:
+        others = [(table, "not searched: forget with --table") for table in report.other_tables]
+        parts.append(_two_columns("Other tables of runs in this store", others))
+    found = report.searched
+    of_tables = f", {found.tables} tables of the database" if found.tables else ""
+    told = (
+        f"{found.files:,} files ({found.bytes / 1e6:,.1f} MB){of_tables} searched, found {len(found.found)}"
+    )
+    return Group(
+        *parts, *(Text(f"found: {printable(place)}", overflow="fold") for place in found.found), Text(told)
+    )
 
 
 def _two_columns(title: str, rows: list[tuple[str, str]]) -> Table:

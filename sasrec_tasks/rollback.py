@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from sasrec_tasks import announcement
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables import Published, Tables, open_tables
+from sasrec_tasks.tables.protocol import FORGOTTEN
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,22 @@ def _found(tables: Tables, table: str, version: int | None, run_id: str) -> Publ
     if found is None:
         known = ", ".join(f"{each.version} ({each.run_id})" for each in kept[:10])
         what = f"run {run_id!r}" if run_id else f"version {version}"
-        was = any(each.version == version or each.run_id == run_id for each in tables.published())
-        why = " any more, its rows were pruned (prune.keep_versions, prune.keep_days)" if was else ""
+        why = _why_gone(list(tables.published()), version, run_id)
         raise BadSettings(f"table={table!r}: {what} is not kept{why}: there are {known}")
     return found
+
+
+def _why_gone(published: list[Published], version: int | None, run_id: str) -> str:
+    """Why there are no rows of a version, or of a run; "" if it is not known."""
+    asked = next((each for each in published if each.run_id == run_id), None)
+    number = asked.version if asked else version
+    for each in published:
+        told = each.metadata.get(FORGOTTEN)
+        if told and number is not None and 0 <= number < each.version:
+            return (
+                f" any more, its rows were removed when {told['users']} user(s) were forgotten "
+                f"({told['at']}, version {each.version}): they would come back with it"
+            )
+    if asked or any(each.version == version for each in published):
+        return " any more, its rows were pruned (prune.keep_versions, prune.keep_days)"
+    return ""

@@ -20,12 +20,14 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from sasrec_tasks import traces
 from sasrec_tasks.artifacts import Marker, RunStore
 from sasrec_tasks.config import GROUPS, Settings
 from sasrec_tasks.contents import METRICS, VERDICT, protocol
 from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.mentions import Mentions
 from sasrec_tasks.naming import as_names
-from sasrec_tasks.tables import delta_prune, open_tables
+from sasrec_tasks.tables import delta_forget, delta_prune, open_tables
 from sasrec_tasks.tables.delta_files import dataset
 
 log = logging.getLogger(__name__)
@@ -149,6 +151,36 @@ def with_rollbacks(runs: pa.Table, table: str) -> pa.Table:
     is_back = pc.and_(pc.equal(runs["ENDING"], "published"), pc.is_in(runs["RUN_ID"], back))
     place = runs.column_names.index("ENDING")
     return runs.set_column(place, runs.schema.field(place), pc.if_else(is_back, ROLLED_BACK, runs["ENDING"]))
+
+
+def forget(url: str, mentions: Mentions) -> int:
+    """Take users out of the reasons, which may name a value of the data, and out of all that older versions leave.
+
+    Returns:
+        Rows that named one of them.
+
+    Raises:
+        OSError: the table can't be read, or was written to meanwhile. Trying again is safe.
+    """
+    if not traces.in_folders([url], mentions).found:
+        return 0
+    try:
+        table = DeltaTable(url)
+        rows = dataset(table).to_table()
+        before = rows["REASON"].to_pylist()
+        after = [reason and mentions.without(reason) for reason in before]
+        place = rows.schema.get_field_index("REASON")
+        # in any case: what older versions leave is removed from under the newest one
+        write_deltalake(
+            table,
+            rows.set_column(place, rows.schema.field(place), pa.array(after, rows.schema.field(place).type)),
+            mode="overwrite",
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
+        delta_forget.remove_before(DeltaTable(url))
+    except DeltaError as error:
+        raise OSError(f"{url}: users can't be taken out of the table of runs: {error}: try again") from error
+    return sum(old != new for old, new in zip(before, after, strict=True))
 
 
 def remove_leftovers(url: str, *, left_alone: datetime, dry_run: bool) -> int:

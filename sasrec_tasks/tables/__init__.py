@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from sasrec_tasks.tables.protocol import Pruned, Published, Superseded, Tables
+from sasrec_tasks.tables.protocol import Forgot, Pruned, Published, Superseded, Tables
 from sasrec_tasks.tables.reader import Recommendations
 from sasrec_tasks.tables.retention import Keep, NotKept
 from sasrec_tasks.tables.urls import open_tables
 
-__all__ = ["Keep", "NotKept", "Pruned", "Published", "Recommendations", "Superseded", "Tables", "open_tables"]
+__all__ = [
+    "Forgot",
+    "Keep",
+    "NotKept",
+    "Pruned",
+    "Published",
+    "Recommendations",
+    "Superseded",
+    "Tables",
+    "open_tables",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,9 +15,11 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Sc
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import create_table_with_add_actions
 
+from sasrec_tasks import traces
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.tables import delta_prune
-from sasrec_tasks.tables.delta_files import DataFiles, dataset, in_folder
+from sasrec_tasks.mentions import Mentions
+from sasrec_tasks.tables import delta_forget, delta_prune
+from sasrec_tasks.tables.delta_files import DataFiles, dataset, in_folder, in_order
 from sasrec_tasks.tables.delta_log import (
     METADATA,
     before,
@@ -34,13 +36,18 @@ from sasrec_tasks.tables.delta_replay import of_version
 from sasrec_tasks.tables.protocol import (
     POPULAR,
     RECOMMENDATIONS,
+    Forgot,
     Pruned,
     Published,
+    forgotten,
+    is_without,
     meanwhile,
     require_latest,
     require_served,
+    without,
 )
 from sasrec_tasks.tables.retention import Keep, NotKept, not_kept
+from sasrec_tasks.traces import Searched
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +178,33 @@ class DeltaTables:
         if table is None:
             return []
         return [delta_prune.prune(self.url, table, _open(self.popular_url), keep, dry_run=dry_run)]
+
+    def forget(self, users: Collection[str]) -> list[Forgot]:
+        """Publish without users; the files of all other versions go, and what the log says of them. See `Tables`."""
+        table = _open(self.url)  # before looking at it: a commit from here on makes ours fail
+        newest = next(self.published(), None)
+        if table is None or newest is None:
+            return [Forgot(url=self.url, version=None)]
+        removed = [published.version for published in self.kept() if published.version < table.version()]
+        if not is_without(self.for_users(list(users)), newest):
+            removed = [*([newest.version] if newest.version == table.version() else []), *removed]
+            table = self._commit_without(table, newest, users)
+        delta_forget.remove_before(table)
+        if self.search(Mentions(users)).found:  # of a publish that began before and failed since
+            table = self._commit_without(table, newest, users)
+            delta_forget.remove_before(table)
+        return [Forgot(url=self.url, version=int(table.version()), removed=tuple(removed))]
+
+    def _commit_without(self, table: DeltaTable, newest: Published, users: Collection[str]) -> DeltaTable:
+        """Serve the open version's rows without users; the version that does."""
+        told = {"run_id": newest.run_id, "as_of": newest.as_of.isoformat(), **forgotten(users, newest)}
+        rows = without(in_order(table), users)
+        _replace(self.url, table, rows, RECOMMENDATIONS, {**newest.metadata, **told})
+        return _opened(self.url)
+
+    def search(self, mentions: Mentions) -> Searched:
+        """Look through all files; see `Tables`."""
+        return traces.in_folders([self.url, self.popular_url, f"{self.url}_digest"], mentions)
 
     def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """The rows of a version; see `Tables`."""

@@ -109,6 +109,13 @@ def dataset(table: DeltaTable) -> ds.Dataset:
     return table.to_pyarrow_dataset(filesystem=own)
 
 
+def in_order(table: DeltaTable) -> Iterator[pa.RecordBatch]:
+    """The rows of a version in the order in which they were written, as the files' names tell it."""
+    found = dataset(table)
+    for file in sorted(found.get_fragments(), key=lambda fragment: str(fragment.path)):
+        yield from file.to_batches(schema=found.schema)
+
+
 def _in_files(rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of each file; one of none, if there are none."""
     waiting: list[pa.RecordBatch] = []

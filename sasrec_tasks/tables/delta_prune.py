@@ -33,9 +33,9 @@ def prune(url: str, table: DeltaTable, popular: DeltaTable | None, keep: Keep, *
             in_folder(folder_of(popular)), list(_needed_popular(popular, set(runs))), keep.unfinished_since
         ) | _staged(popular, keep.unfinished_since)
     if not dry_run:  # of the recommendations first: a version is kept if all of its files are there
-        _remove(table, gone)
+        remove(table, gone)
         if popular:
-            _remove(popular, gone_popular)
+            remove(popular, gone_popular)
     named = set().union(*(files for files, _ in found))
     return Pruned(
         url=url,
@@ -61,7 +61,7 @@ def remove_leftovers(table: DeltaTable, *, hours: int, left_alone: datetime, dry
     gone = {name: file for name, file in there.items() if name in unused and file.changed_at < left_alone}
     gone |= _staged(table, left_alone)
     if not dry_run:
-        _remove(table, gone)
+        remove(table, gone)
     return sum(file.bytes for file in gone.values())
 
 
@@ -104,7 +104,7 @@ def _unneeded(
     }
 
 
-def _remove(table: DeltaTable, files: Mapping[str, File]) -> None:
+def remove(table: DeltaTable, files: Mapping[str, File]) -> None:
     """Remove files, if no version has come since they were chosen: a rollback may need them."""
     if not files:
         return

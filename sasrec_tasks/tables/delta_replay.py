@@ -32,7 +32,7 @@ def files_of_versions(table: DeltaTable) -> dict[int, Names]:
     url = table.table_uri
     fs, root = filesystem.opened(folder_of(table), "table")
     paths = [file.path for file in listed(fs, f"{root.rstrip('/')}/_delta_log")]
-    commits, checkpoints = _numbered(paths, COMMIT), _numbered(paths, CHECKPOINT)
+    commits, checkpoints = numbered(paths, COMMIT), numbered(paths, CHECKPOINT)
     numbers = [number for number in range(int(table.version()) + 1) if number in commits]
     read = fs.cat_ranges([commits[number] for number in numbers], None, None, on_error="raise")
     contents = dict(zip(numbers, read, strict=True))
@@ -53,7 +53,8 @@ def of_version(table: DeltaTable) -> Names:
     return frozenset(uri.rpartition("/")[2] for uri in table.file_uris())
 
 
-def _numbered(paths: list[str], pattern: re.Pattern[str]) -> dict[int, str]:
+def numbered(paths: list[str], pattern: re.Pattern[str]) -> dict[int, str]:
+    """Version → path, of the files in a log whose names are of one kind."""
     found = ((pattern.fullmatch(path.rpartition("/")[2]), path) for path in paths)
     return {int(match[1]): path for match, path in found if match}
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import datetime
@@ -26,18 +26,25 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from sasrec_tasks import files, filesystem
+from sasrec_tasks import abandoned, files, filesystem, traces
 from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.mentions import Mentions
 from sasrec_tasks.tables.protocol import (
     POPULAR,
     RECOMMENDATIONS,
+    Forgot,
     Pruned,
     Published,
+    forgotten,
+    is_without,
+    meanwhile,
     require_latest,
     require_served,
+    without,
 )
 from sasrec_tasks.tables.retention import Keep, not_kept
 from sasrec_tasks.tables.versions import Version, Versions
+from sasrec_tasks.traces import Searched
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +96,12 @@ class ParquetTables:
         require_latest(before.newest, as_of)
         place = f"{PUBLISHES}/{before.next:06d}-{secrets.token_hex(4)}"
         try:
-            self._write(place, rows, popular)
+            try:
+                self._write(place, rows, popular)
+            except FileNotFoundError as error:
+                if self.fs.exists(f"{self.root}/{place}"):
+                    raise
+                raise meanwhile(self.url, error) from error  # a user was forgotten
             with self._lock():
                 tag, now = files.tag(self.fs, f"{self.root}/{POINTER}"), self._versions()
                 if done := now.of_run(run_id):  # by another try of this task
@@ -155,6 +167,47 @@ class ParquetTables:
                 bytes=sum(file.bytes for of_place in gone.values() for file in of_place.values()),
             )
         ]
+
+    def forget(self, users: Collection[str]) -> list[Forgot]:
+        """Publish without users, and remove the folders of all other publishes; see `Tables`."""
+        before = self._versions()
+        if (newest := before.newest) is None:
+            return [Forgot(url=self.url, version=None)]
+        if not is_without(self.for_users(list(users)), newest):
+            place = f"{PUBLISHES}/{before.next:06d}-{secrets.token_hex(4)}"
+            try:
+                self._write(place, without(self.rows(newest.version), users), self.popular())
+                with self._lock():
+                    tag, now = files.tag(self.fs, f"{self.root}/{POINTER}"), self._versions()
+                    if now.newest != newest:
+                        raise meanwhile(self.url)
+                    newest = now.renewed(place, forgotten(users, newest))
+                    self._point_at(newest, now, tag)
+            finally:
+                self._remove_unless_kept(place)
+        return [Forgot(url=self.url, version=newest.version, removed=self._remove_before(newest))]
+
+    def _remove_before(self, newest: Version) -> tuple[int, ...]:
+        """Remove all that was written before a version: a publish at work on it can't come to its end any more."""
+        with self._lock():
+            versions, found = self._versions(), self._publishes()
+            if versions.newest != newest:
+                raise meanwhile(self.url)
+            there = [
+                version.version for version in versions.kept(_whole(found)) if version.place != newest.place
+            ]
+            for place in found:
+                number = place.rpartition("/")[2].partition("-")[0]
+                if place != newest.place and not (number.isdigit() and int(number) > newest.version):
+                    self.fs.rm(f"{self.root}/{place}", recursive=True)
+            if files.is_local(self.fs):
+                abandoned.remove(Path(self.root), f".{POINTER}.", written_in_one_go=True)
+        return tuple(there)
+
+    def search(self, mentions: Mentions) -> Searched:
+        """Look through all files; see `Tables`."""
+        assert self.folder
+        return traces.in_folders([self.folder, f"{self.folder}_digest"], mentions)
 
     def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """The rows of a version; see `Tables`."""

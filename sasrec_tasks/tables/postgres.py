@@ -15,7 +15,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
@@ -24,18 +24,26 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import pyarrow as pa
 
 from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.mentions import Mentions
 from sasrec_tasks.postgresql import split_table, transaction
+from sasrec_tasks.tables import postgres_search
+from sasrec_tasks.tables.postgres_search import OF_JSON, as_json
 from sasrec_tasks.tables.protocol import (
     POPULAR,
     RECOMMENDATIONS,
+    Forgot,
     Pruned,
     Published,
     Watched,
+    forgotten,
+    is_without,
+    meanwhile,
     require_latest,
     require_served,
 )
 from sasrec_tasks.tables.retention import Keep, not_kept
 from sasrec_tasks.tables.versions import Version, Versions
+from sasrec_tasks.traces import Searched
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +167,50 @@ class PostgresTables:
             )
         ]
 
+    def forget(self, users: Collection[str]) -> list[Forgot]:
+        """Serve a copy of the newest rows without users, and then drop all other tables; see `Tables`."""
+        with self._connection() as cursor:
+            if self._versions(cursor).newest is None:
+                return [Forgot(url=self.url, version=None)]
+            versions = self._locked_versions(cursor)
+            newest = versions.at(None, self.url)
+            if not is_without(self.for_users(list(users)), newest):
+                newest = versions.renewed(
+                    self._copy_without(cursor, users, versions), forgotten(users, newest)
+                )
+                self._serve(cursor, newest)
+                cursor.connection.commit()  # consumers go on while the others are dropped
+        with self._connection() as cursor:
+            versions = self._locked_versions(cursor)
+            if versions.at(None, self.url).version != newest.version:
+                raise meanwhile(self.url)
+            places = self._places(cursor)
+            there = tuple(kept.version for kept in versions.kept(places) if kept.place != newest.place)
+            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            for place in sorted(places.keys() - {newest.place}):
+                cursor.execute(f"DROP TABLE {self._table('', place)}, {self._table('popular', place)}")
+            cursor.connection.commit()
+        return [Forgot(url=self.url, version=newest.version, removed=there)]
+
+    def _copy_without(self, cursor: Any, users: Collection[str], versions: Versions) -> str:
+        """Place of a copy of the newest rows without users, in the order in which they came."""
+        old, place = versions.at(None, self.url).place, f"{versions.next}_{secrets.token_hex(4)}"
+        cursor.execute("SET LOCAL synchronize_seqscans = off")
+        for kind, where in (("popular", ""), ("", f'WHERE "USER_ID" NOT IN {OF_JSON}')):
+            new = self._table(kind, place)
+            cursor.execute(f"CREATE TABLE {new} (LIKE {self._table(kind, old)} INCLUDING ALL)")
+            cursor.execute(
+                f"INSERT INTO {new} SELECT * FROM {self._table(kind, old)} {where}",
+                parameters=(as_json(users),) if where else None,
+            )
+            cursor.execute(f"ANALYZE {new}")
+        return place
+
+    def search(self, mentions: Mentions) -> Searched:
+        """Look through the tables; see `Tables`."""
+        with self._connection() as cursor:
+            return postgres_search.in_tables(cursor, self.name, mentions)
+
     def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """The rows of a version, in the order in which they came; see `Tables`."""
         schema = pa.schema([RECOMMENDATIONS.field(name) for name in columns or RECOMMENDATIONS.names])
@@ -176,10 +228,7 @@ class PostgresTables:
 
     def for_users(self, users: Sequence[str], version: int | None = None) -> pa.Table:
         """The rows of some users; see `Tables`."""
-        known = [user for user in users if "\0" not in user]  # which the server takes in no text
-        # One value: a statement takes 65,535 at most. As JSON, since the driver's arrays of no element are of no type.
-        wanted = "(SELECT json_array_elements_text($1::text::json))"
-        rows = self._read(RECOMMENDATIONS, "", version, f'WHERE "USER_ID" IN {wanted}', (json.dumps(known),))
+        rows = self._read(RECOMMENDATIONS, "", version, f'WHERE "USER_ID" IN {OF_JSON}', (as_json(users),))
         return rows.sort_by([("USER_ID", "ascending"), ("RANK", "ascending")])
 
     def popular(self, version: int | None = None) -> pa.Table:

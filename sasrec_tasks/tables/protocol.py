@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from sasrec_tasks.mentions import Mentions
+from sasrec_tasks.traces import Searched
 
 if TYPE_CHECKING:
     from sasrec_tasks.tables.retention import Keep
@@ -48,6 +52,19 @@ class Pruned:
     removed: tuple[Published, ...]  # the newest first
     leftovers: int  # files of publishes that never came to an end
     bytes: int  # freed, of all that was removed
+
+
+FORGOTTEN = "forgotten"
+"""Key in the metadata of a version that serves a run's rows again without users who were forgotten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgot:
+    """What became of one table from which users were taken out."""
+
+    url: str
+    version: int | None  # what serves the rows without them now; None where no table is
+    removed: tuple[int, ...] = ()  # versions whose rows are gone, the newest first
 
 
 class Superseded(Exception):  # noqa: N818 - it says what is the case
@@ -135,6 +152,28 @@ class Tables(Protocol):
         """
         ...
 
+    def forget(self, users: Collection[str]) -> list[Forgot]:
+        """Serve the newest version's rows without some users, as a new version of the same run, and remove all others.
+
+        The new version says so in its metadata. It is not made again where the newest one is such a version without
+        these users, so that what was killed half way is gone on with. Popular items stay.
+
+        Returns:
+            One for each table.
+
+        Raises:
+            OSError: the table was written to meanwhile, or can't be. Trying again is safe.
+        """
+        ...
+
+    def search(self, mentions: Mentions) -> Searched:
+        """Look for users in all that is kept of the table, its history, and what lies beside it.
+
+        Raises:
+            OSError: it can't be read.
+        """
+        ...
+
     def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """The recommendations of a version, to be read once; some columns, or all.
 
@@ -178,6 +217,29 @@ def require_served(newest: Published, known: Published | None, url: str) -> None
     """
     if known and newest.run_id != known.run_id:
         raise meanwhile(url)
+
+
+def forgotten(users: Collection[str], newest: Published) -> dict[str, Any]:
+    """What a version's metadata says that serves the newest one's rows without some users: how many, and since when."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return {FORGOTTEN: {"users": len(users), "at": at, "instead_of": newest.version}}
+
+
+def is_without(rows: pa.Table, newest: Published) -> bool:
+    """Whether a version is already such a one.
+
+    Args:
+        rows: of the users, in it.
+    """
+    return not len(rows) and FORGOTTEN in newest.metadata
+
+
+def without(rows: Iterable[pa.RecordBatch], users: Collection[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of the recommendations, without those of some users."""
+    theirs = pa.array(sorted(users), pa.string())
+    for batch in rows:
+        kept = batch.filter(pc.invert(pc.is_in(batch.column("USER_ID"), theirs)))
+        yield pa.RecordBatch.from_arrays(kept.columns, schema=RECOMMENDATIONS)
 
 
 def meanwhile(url: str, error: Exception | None = None) -> OSError:

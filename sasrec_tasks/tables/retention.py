@@ -71,5 +71,6 @@ def not_kept(url: str, version: int) -> NotKept:
     """What to raise where the rows of a version are gone."""
     return NotKept(
         f"{url}: version {version} is not kept any more: its rows were pruned "
-        "(settings prune.keep_versions and prune.keep_days): choose one that is kept"
+        "(settings prune.keep_versions and prune.keep_days), or removed with those of a user who was forgotten: "
+        "choose one that is kept"
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
 
-from sasrec_tasks.tables.protocol import Pruned, Published, Superseded, Tables, require_served
+from sasrec_tasks.mentions import Mentions
+from sasrec_tasks.tables.protocol import Forgot, Pruned, Published, Superseded, Tables, require_served
 from sasrec_tasks.tables.retention import Keep
+from sasrec_tasks.traces import Searched
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +118,14 @@ class SeveralTables:
         return [
             pruned for table in (self.primary, *self.others) for pruned in table.prune(keep, dry_run=dry_run)
         ]
+
+    def forget(self, users: Collection[str]) -> list[Forgot]:
+        """Take users out of each table; trying again goes on. See `Tables`."""
+        return [forgot for table in (self.primary, *self.others) for forgot in table.forget(users)]
+
+    def search(self, mentions: Mentions) -> Searched:
+        """Look through each table; see `Tables`."""
+        return reduce(Searched.__add__, (table.search(mentions) for table in (self.primary, *self.others)))
 
     def rows(self, version: int, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """The rows of a version of the primary table; see `Tables`."""

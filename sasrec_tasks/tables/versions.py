@@ -108,6 +108,18 @@ class Versions:
             at=datetime.now(UTC),
         )
 
+    def renewed(self, place: str, told: dict[str, Any]) -> Version:
+        """The next version, which serves the newest one's run from another place and tells something more."""
+        newest = self.newest
+        assert newest is not None
+        return replace(
+            newest,
+            version=self.next,
+            place=place,
+            metadata={**newest.metadata, **told},
+            at=datetime.now(UTC),
+        )
+
     def back_to(self, version: int, url: str) -> Version:
         """The next version, which serves an earlier one again; raises as `at`."""
         earlier, newest = self.at(version, url), self.at(None, url)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from adbc_driver_postgresql import dbapi
 
@@ -198,6 +199,16 @@ def test_the_whole_dag_runs(airflow: Any, finished: subprocess.CompletedProcess[
     settings = json.loads((airflow.home / "runs" / runs[0][0] / "settings.json").read_text())
     assert settings["train.epochs"] == 2
     assert settings["as_of"] is not None
+
+
+def test_no_log_of_a_night_names_a_user(airflow: Any, finished: subprocess.CompletedProcess[str]) -> None:
+    file = next((airflow.home / "runs").glob("*/split/users.parquet"))
+    users = pq.read_table(file)["USER_ID"].to_pylist()
+    assert len(users) == 300
+    logs = [file.read_text() for file in (airflow.home / "logs").rglob("*.log")]
+    said = "\n".join([finished.stdout, finished.stderr, *logs])
+    assert "evaluate: HR@10" in said
+    assert [user for user in users if user in said] == []
 
 
 @pytest.mark.usefixtures("finished")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from sasrec_tasks import forget as forgetting
 from sasrec_tasks import pipeline, prune, rollback
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Prune
@@ -31,6 +32,13 @@ def prune_at(table: str, store: str, settings: dict[str, Any], moment: str) -> d
     """Prune as if it were another time, in ISO 8601."""
     now = datetime.fromisoformat(moment).astimezone(UTC)
     return prune.prune(table, store, Prune(**settings), now=now).as_dict()
+
+
+def forget(user: str, table: str, store: str) -> None:
+    """Forget a user; nothing may be found of them afterwards."""
+    report = forgetting.forget([user], table=table, store=store)
+    if report.searched.found or any(cleaned.discarded for cleaned in report.runs):
+        raise AssertionError(str(report))
 
 
 def read(table: str) -> dict[str, Any]:

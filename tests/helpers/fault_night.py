@@ -28,7 +28,8 @@ SETTINGS: dict[str, Any] = {
     "prune.keep_runs_days": 2,
 }
 NIGHTS = {"older": "2026-01-01", "yesterday": "2026-01-02", "tonight": "2026-01-03", "rival": "2026-01-03"}
-START, PRUNE, ROLLBACK = "start", "prune", "rollback"
+START, PRUNE, ROLLBACK, FORGET = "start", "prune", "rollback", "forget"
+FORGOTTEN = "user 9"
 
 
 class Kept(Protocol):
@@ -99,7 +100,7 @@ class Night:
     @property
     def steps(self) -> tuple[str, ...]:
         """All that is done, in order."""
-        return (START, *self.tasks, PRUNE, ROLLBACK)
+        return (START, *self.tasks, PRUNE, ROLLBACK, FORGET)
 
     def run_folder(self, run_id: str = "tonight") -> Path:
         """Of one of the nights."""
@@ -120,6 +121,9 @@ class Night:
             return self.call("fault_calls:start", values, run_id, **faults)
         if step == ROLLBACK:
             return self.call("fault_calls:roll_back", self.settings["table"], "yesterday", **faults)
+        if step == FORGET:
+            places = self.settings["table"], self.settings["store"]
+            return self.call("fault_calls:forget", FORGOTTEN, *places, **faults)
         return self.call("sasrec_tasks.pipeline:run_task", step, str(self.run_folder(run_id)), **faults)
 
     def well(self, step: str, run_id: str = "tonight", **faults: Any) -> Outcome:
@@ -129,7 +133,7 @@ class Night:
         assert not outcome.error, f"{step}: {outcome.log}"
         return outcome
 
-    def prepare(self, events: pa.Table, upto: str = ROLLBACK) -> None:
+    def prepare(self, events: pa.Table, upto: str = FORGET) -> None:
         """Publish the earlier nights, then do tonight's steps, and keep what each began with and led to."""
         pq.write_table(events, self.settings["source"])
         items = events["ITEM_ID"].unique().slice(0, 50)

@@ -320,7 +320,7 @@ def test_files_that_a_rollback_may_need_meanwhile_stay(tmp_path: Path, publish: 
     publish(url, "b")
     files = delta_files.in_folder(url)
     with pytest.raises(OSError, match="meanwhile, nothing was removed"):
-        delta_prune._remove(before, files)
+        delta_prune.remove(before, files)
     assert delta_files.in_folder(url) == files
 
 
