@@ -29,8 +29,9 @@ def table() -> str:
     """The table of the deployment.
 
     Raises:
-        BadSettings: none is set.
+        BadSettings: none is set, or one with a secret in its address.
     """
+    from sasrec_tasks import addresses, roots
     from sasrec_tasks.errors import BadSettings
 
     found = deployment("table")
@@ -39,6 +40,8 @@ def table() -> str:
             "table: not set: name the folder or URL of the recommendations in the Variable sasrec_table, or in "
             "SASREC_TABLE where tasks run"
         )
+    for place in roots.places(found):
+        addresses.check("table", place)
     return found
 
 

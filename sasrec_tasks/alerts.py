@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from sasrec_tasks.errors import GateRefused
 from sasrec_tasks.failures import UNKNOWN
+from sasrec_tasks.naming import masked
 from sasrec_tasks.roots import places
 from sasrec_tasks.tables import open_tables
 
@@ -82,15 +83,16 @@ def _alert(subject: str, reason: str, *, table: str, report: str) -> Alert:
 
 
 def _served(place: str) -> str:
+    shown = masked(place)  # one with a password is refused to runs, and told all the same
     try:
         newest = next(open_tables(place).published(), None)
     except Exception as error:  # whatever is wrong with the table, the alert goes out
-        return f"{place}: can't be read from here: {error}"
+        return f"{shown}: can't be read from here: {masked(str(error))}"
     if newest is None:
-        return f"{place}: nothing, no run has published yet"
+        return f"{shown}: nothing, no run has published yet"
     age = datetime.now(UTC) - newest.as_of
     return (
-        f"{place}: version {newest.version} of run {newest.run_id}, events before "
+        f"{shown}: version {newest.version} of run {newest.run_id}, events before "
         f"{newest.as_of:%Y-%m-%d %H:%M} UTC ({age.total_seconds() / 3600:,.0f} h ago)"
     )
 

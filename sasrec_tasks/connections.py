@@ -55,7 +55,7 @@ def resolve(url: str) -> str:
     """The address behind `connection:ID?…`, with its query added; any other URL as it is.
 
     Raises:
-        BadSettings: there is no connection of this ID.
+        BadSettings: there is no connection of this ID, or its address is no URL.
     """
     if not url.startswith(PREFIX):
         return url
@@ -71,5 +71,12 @@ def resolve(url: str) -> str:
             f"{url!r}: there is no connection {name!r}: make one in Airflow (Admin → Connections), "
             f"or on the command line set {variable(name)}"
         ) from error
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # of `user:pa/ss@host` it would be `pa`
+    except ValueError:
+        raise BadSettings(
+            f"{url!r}: the address of the connection {name!r} is no URL: in a password, write what is no "
+            "letter or digit as in %2F for /"
+        ) from None  # what it repeats is a part of the password
     return urlunsplit((*parts[:3], "&".join(filter(None, (parts.query, query))), ""))

@@ -12,6 +12,7 @@ from typing import Literal
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import GateRefused, RetryCannotHelp
 from sasrec_tasks.files import replace
+from sasrec_tasks.naming import masked
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ def shortened(reason: str) -> str:
 
 
 def said(error: BaseException) -> str:
-    """Class and text of an error."""
-    return shortened(f"{type(error).__name__}: {error}")
+    """Class and text of an error, without the passwords of the addresses in it: others keep and read it."""
+    return shortened(f"{type(error).__name__}: {masked(str(error))}")
 
 
 def ending(reason: str) -> tuple[Literal["refused", "failed"], str]:
@@ -57,7 +58,7 @@ def record(store: RunStore, task: str, error: Exception) -> None:
         "task": task,
         "ending": ending(said(error))[0],
         "error": type(error).__name__,
-        "reason": shortened(str(error)),
+        "reason": shortened(masked(str(error))),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:

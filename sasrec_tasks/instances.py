@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sasrec_tasks import addresses
 from sasrec_tasks.config import PLACES
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.naming import fields, flat, form, from_names, is_operator_only, shown
@@ -67,6 +68,9 @@ class Instance:
         object.__setattr__(self, "settings", given)
         where = f"make_dag({self.name!r})"
         from_names(given, where=where)
+        for name, value in given.items():  # they are kept with the DAG, and shown in alerts
+            if isinstance(value, str) and (name in PLACES or name.startswith("export.")):
+                addresses.check(f"{where}: {name}", value)
         for name in OF_ITS_OWN if self.name != OWN else ():
             if not given.get(name):
                 raise BadSettings(

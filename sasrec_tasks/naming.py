@@ -127,12 +127,14 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise BadSettings(
-                f"--set {_short(assignment)}: write it as name=value, for instance train.epochs=5"
+                f"--set {_short(masked(assignment))}: write it as name=value, for instance train.epochs=5"
             )
         try:
             values[name.strip()] = text if name.strip() in texts else plain_yaml.load(text)
         except ValueError as error:
-            raise BadSettings(f"--set {_short(assignment)}: the value is not valid YAML: {error}") from error
+            raise BadSettings(
+                f"--set {_short(masked(assignment))}: the value is not valid YAML: {masked(str(error))}"
+            ) from None
     return values
 
 
@@ -149,7 +151,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
             raise ValueError("is no file")  # a device never ends
         values = plain_yaml.load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadSettings(f"{file}: can't be read as YAML: {error}") from error
+        raise BadSettings(f"{file}: can't be read as YAML: {masked(str(error))}") from None
     if not isinstance(values, dict | None):
         raise BadSettings(f"{file}: must hold settings, for instance `train: {{epochs: 5}}`")
     values = values or {}
@@ -186,13 +188,38 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 LONGEST = 200
 """Characters of a value in a message."""
 
-_repr = reprlib.Repr()
+
+class _Masking(reprlib.Repr):
+    """Masks each text before it is cut, after which a secret may not be known for one."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(masked(x), level)
+
+
+_repr = _Masking()
 _repr.maxstring = _repr.maxother = _repr.maxlong = LONGEST
+
+
+SECRET = re.compile(
+    r"passw|passphrase|^pwd$|secret|token|signature|^sig$|account_?key|api_?key|credential", re.IGNORECASE
+)
+"""Names in an address's query that stand before a secret, as libpq, S3, Azure and others call them."""
+
+PASSWORD = re.compile(r"(://[^/\s:@\[]*:)(?!\d+(?:[/?#]|$))[^\s'\"]+@")
+"""What stands between user and host: up to the last `@`, as not everybody escapes it, or a `/`; no port."""
+
+_IN_QUERY = re.compile(r"([?&]([^=&?\s'\"]+)=)[^&?\s'\"]*")
+
+
+def masked(text: str) -> str:
+    """A text without the passwords and other secrets of the addresses in it."""
+    text = PASSWORD.sub(r"\1…@", text)
+    return _IN_QUERY.sub(lambda found: f"{found[1]}…" if SECRET.search(found[2]) else found[0], text)
 
 
 def shown(value: Any) -> str:
     """A value as messages hold it: short, whatever came in, and an address without its password."""
-    return re.sub(r"(://[^/\s:@]*:)[^/\s@]*@", r"\1…@", _repr.repr(value))
+    return masked(_repr.repr(value))
 
 
 def _short(text: str) -> str:

@@ -15,12 +15,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sasrec_tasks import addresses, roots
+from sasrec_tasks import addresses, chosen_places, roots
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import GROUPS, NARROWING_TABLES, PLACES, Settings
 from sasrec_tasks.errors import BadSettings, RetryCannotHelp
 from sasrec_tasks.naming import fields, flat, from_names, is_operator_only, parse_assignments
-from sasrec_tasks.run_folders import in_store
+from sasrec_tasks.run_folders import enclosing, in_store
 
 if TYPE_CHECKING:
     from sasrec_tasks.runs import Ending
@@ -67,6 +67,11 @@ def start(settings: Settings, run_id: str) -> RunStore:
             roots.check(name, each, settings.ingest.allowed_roots)
             if name != "source":
                 roots.require_plain(name, each)
+                if run := enclosing(each):
+                    raise BadSettings(
+                        f"{name}={each!r}: lies in the folder of the run {run}, which is that run's alone: name "
+                        "another place"
+                    )
     if own := settings.validate_.schema_file:
         try:
             build_schema(Path(own))
@@ -100,6 +105,7 @@ def run_task(task: str, run: str) -> Summary:
 
     store = RunStore(run)
     settings = store.settings()
+    _hold_places(store, settings)
     module = importlib.import_module(f"sasrec_tasks.{task}")  # torch and the like only where needed
     try:
         summary: Summary = module.run(store, settings)
@@ -115,6 +121,13 @@ def run_task(task: str, run: str) -> Summary:
     if task == "export":
         _ended(store, settings, task, "published" if summary["published"] else "superseded")
     return summary
+
+
+def _hold_places(store: RunStore, settings: Settings) -> None:
+    """Refuse to write where a folder has become a link out of the allowed roots since the run was started."""
+    roots.check("store", store.uri, settings.ingest.allowed_roots)
+    for place in roots.places(settings.table):
+        roots.check("table", place, settings.ingest.allowed_roots)
 
 
 def record_failed(run: str, reasons: Mapping[str, str]) -> None:
@@ -133,9 +146,11 @@ def record_failed(run: str, reasons: Mapping[str, str]) -> None:
     from sasrec_tasks import failures
 
     store = RunStore(run)
+    settings = store.settings()
+    _hold_places(store, settings)
     for task, reason in reasons.items():
         if task != LAST:
-            _ended(store, store.settings(), task, *failures.ending(reason))
+            _ended(store, settings, task, *failures.ending(reason))
             return
 
 
@@ -262,10 +277,11 @@ def triggered_settings(
             has none.
 
     Raises:
-        BadSettings: unknown or operator-only settings, values out of bounds, or a place that is
-            named by the trigger and lies under none of the operator's roots.
+        BadSettings: unknown or operator-only settings, values out of bounds, an address with a secret in it, or a
+            place that is named by the trigger and lies under none of the operator's roots, or in the folder of a run.
     """
     conf = flat(conf)  # `{"prune": {…}}` names settings, too
+    addresses.check_triggered(conf)  # first: no message says it again
     for name, field in fields():
         if is_operator_only(field) and name in conf:
             raise BadSettings(f"{name}: only the operator of this deployment can set it")
@@ -281,26 +297,17 @@ def triggered_settings(
     chosen = from_names({n: value for n, value in values.items() if n not in left_empty}, where="conf")
     own = {name: deployment(name) or "" for name in PLACES}
     narrowed = {name: deployment(name) or None for name in NARROWING_TABLES}
-    allowed_roots = tuple(
-        dict.fromkeys(
-            (
-                *filter(None, (root.strip() for root in (deployment("allowed_roots") or "").split(","))),
-                *(roots.without_pattern(own[name]) for name in ("source", "store") if own[name]),
-                *roots.places(own["table"]),
-                *(roots.without_pattern(place) for place in narrowed.values() if place),
-            )
-        )
-    )  # each once
-    for name in PLACES:
-        place = getattr(chosen, name)
-        for each in roots.places(place) if name == "table" else filter(None, [place]):
-            roots.check(name, each, allowed_roots)
-    update: dict[str, Any] = {name: getattr(chosen, name) or own[name] for name in PLACES}
+    named = {name: getattr(chosen, name) for name in PLACES}
+    allowed = chosen_places.allowed_roots(
+        deployment("allowed_roots") or "", own, filter(None, narrowed.values())
+    )
+    chosen_places.check(named, own, allowed)
+    update: dict[str, Any] = {name: place or own[name] for name, place in named.items()}
     update["as_of"] = end = chosen.as_of or as_of
     if chosen.data_interval_start is None and data_interval is not None:
         with suppress(OverflowError):  # before the year 1
             update["data_interval_start"] = end - data_interval
     update["export"] = chosen.export.model_copy(update=narrowed)
-    if chosen.source:  # `ingest` follows links, and holds what they lead to against the same list
-        update["ingest"] = chosen.ingest.model_copy(update={"allowed_roots": allowed_roots})
+    if any(named.values()):  # tasks follow links, and hold what they lead to against the same list
+        update["ingest"] = chosen.ingest.model_copy(update={"allowed_roots": allowed})
     return chosen.model_copy(update=update)

@@ -25,8 +25,19 @@ def load(text: str) -> Any:
             loader.dispose()
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(
+            _said(error)
+        ) from None  # with the text around it, of which a part may be a password's
     except (yaml.YAMLError, OverflowError) as error:
         raise ValueError(str(error)) from error
+
+
+def _said(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong and where, without the text around it."""
+    mark = error.problem_mark or error.context_mark
+    said = " ".join(filter(None, (error.context, error.problem)))
+    return f"{said} (line {mark.line + 1}, column {mark.column + 1})" if mark else said
 
 
 class _Loader(yaml.SafeLoader):

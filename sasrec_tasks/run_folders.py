@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sasrec_tasks import files, filesystem
+from sasrec_tasks import checksums, files, filesystem
 from sasrec_tasks.artifacts import MARKER, RUN_ID, SETTINGS, RunStore
+from sasrec_tasks.errors import BadSettings
 
 PRUNED = ".pruned."
 """What the name of a folder begins with that is being removed."""
@@ -32,6 +35,32 @@ def in_store(store: str) -> Iterator[RunStore]:
         [name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)] if fs.isdir(path) else []
     )
     return (RunStore.of(store, name) for name in sorted(names) if RUN_ID.fullmatch(name))
+
+
+DEPTH = 3
+"""Levels of folders within a run's."""
+
+
+def enclosing(place: str) -> str | None:
+    """The run in whose folder a place lies, or which it is; None if it lies in none, or is no folder.
+
+    What can't be looked into is taken for none: on S3, keys above a store's may be another's.
+    """
+    place = place.removeprefix("parquet+").rstrip("/")
+    if place.startswith(("connection:", "postgresql://", "postgres://")):
+        return None
+    try:
+        fs, path = filesystem.opened(place, "place")
+    except BadSettings:  # a table where deltalake alone can read
+        return None
+    for _ in range(DEPTH):
+        path, _, name = path.rpartition("/")
+        if not RUN_ID.fullmatch(name):
+            continue
+        with suppress(OSError, ValueError):
+            if checksums.KEY in json.loads(fs.cat_file(f"{path}/{name}/{SETTINGS}")):
+                return name
+    return None
 
 
 def listed(run: RunStore) -> RunFolder | None:

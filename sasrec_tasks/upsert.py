@@ -24,18 +24,18 @@ log = logging.getLogger(__name__)
 NAME = re.compile(r"[a-z_][a-z0-9_]{0,49}")
 
 TABLES = (
-    "CREATE TABLE IF NOT EXISTS {table} (user_id text, rank int, item_id text NOT NULL, origin text NOT NULL,"
+    'CREATE TABLE IF NOT EXISTS "{table}" (user_id text, rank int, item_id text NOT NULL, origin text NOT NULL,'
     " PRIMARY KEY (user_id, rank))",
-    "CREATE TABLE IF NOT EXISTS {table}_loaded (version bigint NOT NULL, run_id text NOT NULL)",
+    'CREATE TABLE IF NOT EXISTS "{table}_loaded" (version bigint NOT NULL, run_id text NOT NULL)',
 )
 
 CHANGED = "changed_rows"  # a temporary table
 
 REPLACE = (
-    f"DELETE FROM {{table}} USING (SELECT DISTINCT user_id FROM {CHANGED}) AS changed"
-    " WHERE {table}.user_id = changed.user_id",
-    f"INSERT INTO {{table}} SELECT user_id, rank, item_id, origin FROM {CHANGED} WHERE rank IS NOT NULL",
-    "DELETE FROM {table}_loaded",
+    f'DELETE FROM "{{table}}" USING (SELECT DISTINCT user_id FROM {CHANGED}) AS changed'
+    ' WHERE "{table}".user_id = changed.user_id',
+    f'INSERT INTO "{{table}}" SELECT user_id, rank, item_id, origin FROM {CHANGED} WHERE rank IS NOT NULL',
+    'DELETE FROM "{table}_loaded"',
 )
 
 
@@ -57,15 +57,15 @@ def upsert(url: str, to: str) -> dict[str, Any]:
     with _table(to) as (cursor, table):
         for statement in TABLES:
             cursor.execute(statement.format(table=table))
-        cursor.execute(f"LOCK TABLE {table}_loaded IN EXCLUSIVE MODE")  # one at a time
-        cursor.execute(f"SELECT version, run_id FROM {table}_loaded")
+        cursor.execute(f'LOCK TABLE "{table}_loaded" IN EXCLUSIVE MODE')  # one at a time
+        cursor.execute(f'SELECT version, run_id FROM "{table}_loaded"')
         found = cursor.fetchone()
         since, run_id = (int(found[0]), str(found[1])) if found else (None, "")
         users = rows = 0
         if (since, run_id) != (newest.version, newest.run_id):
             changes = None if since is None else _changes(url, newest, since, run_id)
             if changes is None:
-                cursor.execute(f"DELETE FROM {table}")
+                cursor.execute(f'DELETE FROM "{table}"')
                 changes = pa.Table.from_pandas(newest.to_pandas(), preserve_index=False)
             users = len(changes["USER_ID"].unique())
             rows = len(changes) - changes["RANK"].null_count
@@ -75,7 +75,7 @@ def upsert(url: str, to: str) -> dict[str, Any]:
             for statement in REPLACE:
                 cursor.execute(statement.format(table=table))
             cursor.execute(
-                f"INSERT INTO {table}_loaded VALUES ($1::text::bigint, $2)",
+                f'INSERT INTO "{table}_loaded" VALUES ($1::text::bigint, $2)',
                 parameters=(str(newest.version), newest.run_id),
             )
         cursor.connection.commit()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sasrec_tasks import addresses
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.naming import shown
+from sasrec_tasks.naming import masked, shown
 
 SECRET = "hunter2"
 
@@ -59,3 +59,59 @@ def test_a_value_is_shown_short(value: object) -> None:
 def test_a_short_value_is_shown_as_it_is() -> None:
     for value in ("it's", 1.5, float("nan"), None, ["a", 1], {"a": "b"}):
         assert shown(value) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"postgresql://u:{SECRET}/x@host/db", f"s3://AKIA:a/{SECRET}+=@bucket/x",
+        f"postgresql://u:a@b@{SECRET}@host/db", f"could not reach 'postgresql://u:{SECRET}@host/db?x=1' at all",
+        f"https://host/x?X-Amz-Signature={SECRET}&a=1", f"postgresql://host/db?a=1&sslpassword={SECRET}",
+    ],
+)  # fmt: skip
+def test_a_secret_is_masked_whether_or_not_it_is_escaped(text: str) -> None:
+    assert SECRET not in masked(text)
+    assert SECRET not in shown([text])
+    assert SECRET not in shown({"a": text * 50})
+    assert "host" in masked(text) or "bucket" in masked(text)
+    assert masked(masked(text)) == masked(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/data/x", "http://host:8000/x@y", "http://[::1]:8000/a@b", "s3://bucket/a@b", "postgresql://u@host:5432/db",
+        "see https://host/x?page=2", "12:30 a@b", "postgresql://postgres:@/db?host=/tmp/x",
+    ],
+)  # fmt: skip
+def test_what_is_no_secret_is_shown(text: str) -> None:
+    assert masked(text) == text
+    addresses.check_triggered({"source": text, "ingest": {"columns": {text: [text]}}})
+
+
+def test_what_is_no_url_is_told_without_what_it_repeats() -> None:
+    for place in (f"postgresql://u:[{SECRET}]@host/db", f"http://u:{SECRET}@[::1/x"):
+        with pytest.raises(BadSettings, match=r"is no URL|holds a password") as raised:
+            addresses.check("table", place)
+        assert SECRET not in str(raised.value)
+
+
+def test_an_unescaped_password_does_not_pass_for_a_port() -> None:
+    with pytest.raises(BadSettings, match="holds a password") as raised:
+        addresses.check("table", f"postgresql://u:{SECRET}/x@host/db")
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"source": f"postgresql://u:{SECRET}@host/db"},
+        {"ingest.columns": {f"s3://k:{SECRET}@b/x": "USER_ID"}},
+        {"train": {"epochs": [1, {"a": (f"https://h/x?token={SECRET}",)}]}},
+        {f"http://u:{SECRET}@[::1": f"http://u:{SECRET}@[::1"},
+    ],
+)
+def test_a_trigger_with_a_secret_anywhere_is_refused_and_not_said(conf: dict[str, object]) -> None:
+    with pytest.raises(BadSettings, match="Airflow keeps") as raised:
+        addresses.check_triggered(conf)
+    assert SECRET not in str(raised.value)

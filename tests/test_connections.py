@@ -42,3 +42,31 @@ def test_a_password_is_not_shown(postgres: str) -> None:
     with pytest.raises(OSError, match=r"127\.0\.0\.1") as raised:
         list(open_tables(unreachable).published())
     assert "secret" not in str(raised.value)
+
+
+ODD = (
+    "p/w-odd",
+    "p@w-odd",
+    "p#w-odd",
+    "p?w-odd",
+    "p:w-odd",
+    "p%zz-odd",
+    "[p-odd]",
+    "p odd-w",
+    "p%2Fodd",
+    "p&w=odd",
+)
+
+
+@pytest.mark.parametrize("password", ODD)
+@pytest.mark.parametrize(
+    "form", ["postgresql://u:{}@127.0.0.1:1/x", "postgresql://127.0.0.1:1/x?password={}"]
+)
+def test_a_password_that_is_not_escaped_is_not_said_either(password: str, form: str) -> None:
+    address = form.format(password) + ("&" if "?" in form else "?") + "connect_timeout=1"
+    with connections.use({"w": address}.__getitem__), pytest.raises((OSError, BadSettings)) as raised:
+        list(open_tables("connection:w?table=x").published())
+    said = str(raised.value)
+    assert "connection:w" in said
+    assert "odd" not in said, said
+    assert raised.value.__cause__ is None  # which a log would show

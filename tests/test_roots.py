@@ -174,6 +174,10 @@ def test_the_message_names_setting_place_and_roots() -> None:
         ("/data/{date:%Y/%m/%d}/*.parquet", "/data"),
         ("s3://bucket/dumps/{data_interval_end:%Y-%m-%d}.parquet", "s3://bucket/dumps"),
         ("/data/day-{as_of}/", "/data"),
+        ("connection:shop?table=stock", "connection:shop?table=stock"),
+        ("postgresql://host/db?table=stock", "postgresql://host/db?table=stock"),
+        ("events*.parquet", "."),
+        ("*/x.parquet", "."),
     ],
 )
 def test_a_pattern_lies_in_its_folder(url: str, folder: str) -> None:

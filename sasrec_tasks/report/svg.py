@@ -87,7 +87,7 @@ class Figure:
 
     def markup(self) -> Markup:
         """As HTML takes it in; ElementTree has escaped every text."""
-        return Markup(tostring(self.root, encoding="unicode"))
+        return Markup(tostring(self.root, encoding="unicode"))  # noqa: S704
 
 
 def ticks(low: float, high: float, number: int = 4) -> list[float]:

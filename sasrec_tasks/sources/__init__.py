@@ -46,7 +46,7 @@ def open_source(settings: Settings, as_of: datetime, types: Mapping[str, pa.Data
         return SqlSource(address, shown=source, query=query, as_of=as_of, since=first)
     place = _one_place(source, as_of, settings.data_interval_start, "source", settings.ingest.allowed_roots)
     if place and is_delta(place):
-        return DeltaSource(place, as_of=as_of)
+        return DeltaSource(place, as_of=as_of, allowed_roots=settings.ingest.allowed_roots)
     return ParquetSource(
         source,
         as_of=as_of,
@@ -90,7 +90,7 @@ def open_table(
         return source
     place = _one_place(url, as_of, data_interval_start, setting, allowed_roots)
     if place and is_delta(place):
-        return DeltaSource(place, as_of=as_of)
+        return DeltaSource(place, as_of=as_of, allowed_roots=allowed_roots, setting=setting)
     return ParquetSource(
         url,
         as_of=as_of,

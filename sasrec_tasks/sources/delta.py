@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from sasrec_tasks import files, filesystem
+from sasrec_tasks import files, filesystem, roots
 from sasrec_tasks.contents import ROWS_AT_ONCE
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.sources.blaming import Blaming
@@ -38,13 +38,26 @@ class DeltaSource:
     Where the table had no version yet at ``as_of``, or keeps it no more, the newest is read, and events are taken
     by their own time.
 
+    Args:
+        allowed_roots: what links, and the log, may lead to.
+        setting: what names the table, for messages.
+
     Raises:
         BadData: the table can't be read, or needs what the reader doesn't know.
+        BadSettings: a file of it lies under none of the roots.
     """
 
-    def __init__(self, url: str, *, as_of: datetime) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        as_of: datetime,
+        allowed_roots: tuple[str, ...] | None = None,
+        setting: str = "source",
+    ) -> None:
         self.url = url
         self.is_local = files.is_local(filesystem.opened(url, "source")[0])
+        roots.check(setting, f"{url}/_delta_log", allowed_roots)
         table, self.cut_by = _at(url, as_of)
         self.about: dict[str, Any] = {"delta_version": int(table.version())}
         try:
@@ -58,6 +71,8 @@ class DeltaSource:
         ]
         if not self.parts:
             raise BadData(f"{url}: version {version} holds no rows")
+        for part in self.parts:  # whoever may write there may have put in links, or a path that leads out
+            roots.check(setting, part.path if "://" in part.path else f"{url}/{part.path}", allowed_roots)
         if lost := [part.path for part in self.parts if part.path not in self.fragments]:
             raise BadData(
                 f"{url}: version {version} names {len(lost)} files in a way that is not known here, for instance "

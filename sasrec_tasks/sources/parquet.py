@@ -54,7 +54,7 @@ class ParquetSource:
         data_interval_start: datetime | None = None,
         setting: str = "source",
     ) -> None:
-        self.types, self.setting = types, setting
+        self.types, self.setting, self.allowed_roots = types, setting, allowed_roots
         self.data_interval_start = data_interval_start
         self.about: dict[str, Any] = {}
         self.cut_by: CutBy = "event time"
@@ -161,6 +161,7 @@ class ParquetSource:
     def _reading(self, part: Part) -> Iterator[Any]:
         """The content of a file, whole and as it was when it was listed."""
         with self._open(part) as content:
+            self._require_allowed(part, content)
             try:
                 with Blaming(part.path, local=files.is_local(self.fs)):
                     yield content
@@ -168,6 +169,13 @@ class ParquetSource:
                 self._require_unchanged(part, content)  # what is half written is not damaged
                 raise
             self._require_unchanged(part, content)
+
+    def _require_allowed(self, part: Part, content: Any) -> None:
+        """That the file that was opened lies under the roots, even if it became a link since it was listed."""
+        if self.allowed_roots is not None and part.path in self.states:
+            opened = Path(f"/proc/self/fd/{content.fileno()}")
+            if opened.is_symlink():  # where the system tells
+                roots.check(self.setting, str(opened.readlink()), self.allowed_roots)
 
     def _require_unchanged(self, part: Part, content: Any) -> None:
         """That what was read of a file of this machine is what was listed; another may have its name by now."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.extras import needs
-from sasrec_tasks.postgresql import split_table
+from sasrec_tasks.postgresql import said, split_table
 from sasrec_tasks.sources.protocol import CutBy, Part
 
 TABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*")
@@ -81,11 +81,11 @@ class SqlSource:
                 cursor.execute(query)
                 yield cursor.fetch_record_batch()
         except ProgrammingError as error:
-            raise BadSettings(f"{self.setting}: {self.shown}: {_said(error)}") from error
+            raise BadSettings(f"{self.setting}: {self.shown}: {said(error, self.address)}") from None
         except OperationalError as error:
-            raise OSError(f"{self.shown}: {_said(error)}") from error
+            raise OSError(f"{self.shown}: {said(error, self.address)}") from None
         except Error as error:
-            raise BadData(f"{self.shown}: {_said(error)}") from error
+            raise BadData(f"{self.shown}: {said(error, self.address)}") from None
 
 
 def query_of_table(address: str, *, shown: str, setting: str) -> tuple[str, str]:
@@ -99,7 +99,8 @@ def query_of_table(address: str, *, shown: str, setting: str) -> tuple[str, str]
         raise BadSettings(
             f"{setting}={shown!r}: {name!r} is no name of a table: end it with ?table=items or ?table=shop.items"
         )
-    return uri, f"SELECT * FROM {name}"
+    quoted = ".".join(f'"{part.lower()}"' for part in name.split("."))  # lower case, as without the quotes
+    return uri, f"SELECT * FROM {quoted}"
 
 
 def _with_moments(query: str, **moments: datetime) -> str:
@@ -107,7 +108,3 @@ def _with_moments(query: str, **moments: datetime) -> str:
     for name, moment in moments.items():
         query = re.sub(rf"(?<!:):{name}\b", f"'{moment.isoformat()}'::timestamptz", query)
     return query
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())

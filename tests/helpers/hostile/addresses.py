@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from hostile.case import SECRET, Case, Given, Place, Served, bad_data, bad_settings, plain
 from hostile.data import table
-from sasrec_tasks.naming import as_names
+from sasrec_tasks.naming import as_names, flat
 from sasrec_tasks.pipeline import triggered_settings
 
 
@@ -224,6 +224,40 @@ def _triggers() -> Iterator[Case]:
         make=conf({"source": "http://169.254.169.254/latest/meta-data"}),
         gets=bad_settings("source='http://169.254.169.254/latest/meta-data': outside the allowed roots ("),
     )
+    yield Case(
+        what="a trigger that names a connection of somebody else's",
+        make=conf({"table": "connection:payments?table=x"}),
+        gets=bad_settings("table='connection:payments?table=x': outside the allowed roots ("),
+    )
+    lies = "lies in a store, whose folders belong to runs: name another place"
+    for what, chosen in (
+        ("begins in another run's folder", {"store": "FOLDER/runs/other"}),
+        ("publishes into another run's folder", {"table": "FOLDER/runs/other/export"}),
+        ("reads another run's folder", {"source": "FOLDER/runs/other/ingest"}),
+    ):
+        ((setting, place),) = chosen.items()
+        yield Case(
+            what=f"a trigger that {what}",
+            make=conf(chosen),
+            gets=bad_settings(f"{setting}='{place}': {lies}"),
+        )
+    yield Case(
+        what="a trigger that publishes among the files of the table",
+        make=conf({"table": "FOLDER/table/part"}),
+        gets=bad_settings("table='FOLDER/table/part': lies in the folder of a table: name the table itself"),
+    )
+    for what, secret_values in (
+        ("in `source`", {"source": f"postgresql://u:{SECRET}@host/db"}),
+        ("deep in it", {"ingest": {"columns": {f"https://host/x?token={SECRET}": "USER_ID"}}}),
+    ):
+        yield Case(
+            what=f"a trigger with a password {what}",
+            make=conf(secret_values),
+            gets=bad_settings(
+                f"conf: {next(iter(flat(secret_values)))!r}: holds an address with a password or another secret, which "
+                "Airflow keeps with the run"
+            ),
+        )
     yield Case(
         what="a trigger with an unknown setting",
         make=conf({"train": {"epoch": 1}}),
