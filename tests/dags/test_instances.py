@@ -206,6 +206,21 @@ def test_no_user_password_or_key_of_the_helm_chart_s_own_is_left(values: dict[st
     assert sorted(made) == sorted(set(names))
 
 
+def test_nothing_of_the_helm_chart_runs_as_root_or_writes_into_its_image(values: dict[str, Any]) -> None:
+    contexts = values["securityContexts"]
+    assert contexts["pod"]["runAsNonRoot"] is True
+    assert (contexts["pod"]["runAsUser"], contexts["pod"]["fsGroup"]) == (values["uid"], values["gid"])
+    assert contexts["containers"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    (scratch,) = values["volumes"]
+    assert scratch == {"name": "scratch", "emptyDir": {}}
+    assert values["volumeMounts"] == [{"name": "scratch", "mountPath": "/tmp"}]
+    assert {"name": "HOME", "value": "/tmp"} in values["env"]  # where libraries keep what they keep
+
+
 SHOP = """
 from sasrec_nightly import make_dag  # Airflow reads a DAG file only if these two words are in it
 

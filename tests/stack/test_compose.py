@@ -196,13 +196,15 @@ def test_the_source_is_mounted_read_only_and_places_are_below_mounts(
         assert all(bind["bind"] == {"create_host_path": False} for bind in binds)
         source = binds[-1]
         named = [volume for volume in volumes if isinstance(volume, str)]
-        assert named == ["logs:/opt/airflow/logs", "runs:/runs", "table:/table", "metrics:/metrics"]
+        assert named == [
+            *("logs:/opt/airflow/logs", "runs:/runs", "table:/table", "metrics:/metrics", "scratch:/tmp"),
+        ]
         environment = services[name]["environment"]
         assert environment["SASREC_SOURCE"] == source["target"] == environment["SASREC_ALLOWED_ROOTS"]
         assert environment["SASREC_STORE"] == "/runs"
         assert environment["SASREC_TABLE"].startswith("/table/")
         assert environment["SASREC_METRICS_TEXTFILE"].startswith("/metrics/")
-    assert raw["volumes"].keys() == {"postgres", "redis", "runs", "table", "metrics", "logs"}
+    assert raw["volumes"].keys() == {"postgres", "redis", "runs", "table", "metrics", "scratch", "logs"}
 
 
 def test_reports_and_messages_read_what_they_show_and_write_none_of_it(services: dict[str, Any]) -> None:
@@ -226,6 +228,33 @@ def test_nothing_runs_with_privileges(services: dict[str, Any]) -> None:
         assert service["user"] == ("1000:0" if name in of_airflow(services) else name), name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not service.keys() & {"privileged", "cap_add", "devices", "pid", "network_mode", "ipc"}, name
+
+
+WRITES = {
+    "postgres": {"/tmp", "/var/run/postgresql", "/var/lib/postgresql/data"},
+    "redis": {"/tmp", "/data"},
+    "api-server": {"/tmp", "/opt/airflow", "/opt/airflow/logs"},
+    "dag-processor": {"/tmp", "/opt/airflow", "/opt/airflow/logs"},
+    "triggerer": {"/tmp", "/opt/airflow", "/opt/airflow/logs"},
+}
+"""Service → where it can write; all others run tasks, or look whether tasks could run."""
+
+WRITES_OF_TASKS = {"/tmp", "/opt/airflow", "/opt/airflow/logs", "/runs", "/table", "/metrics"}
+
+
+def test_the_root_of_every_container_is_read_only_but_for_what_is_named(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        in_memory = [each.partition(":")[0] for each in service["tmpfs"]]
+        assert all(re.search(r"[:,]size=\d+m\b", each) for each in service["tmpfs"]), name
+        mounted = [each.split(":") for each in service["volumes"] if isinstance(each, str)]
+        assert all(each["read_only"] for each in service["volumes"] if isinstance(each, dict)), name
+        writable = [target for _, target, *how in mounted if how != ["ro"]]
+        assert set(in_memory) | set(writable) == WRITES.get(name, WRITES_OF_TASKS), name
+        assert not set(in_memory) & {target for _, target, *_ in mounted}, (
+            name
+        )  # docker refuses the same twice
 
 
 def test_one_service_builds_the_image_that_all_use(raw: dict[str, Any]) -> None:
@@ -333,11 +362,11 @@ def test_init_says_what_is_wrong_with_folders_and_key(
 ) -> None:
     from cryptography.fernet import Fernet
 
-    for folder in ("logs", "runs", "table", "metrics", "data"):
+    for folder in ("logs", "runs", "table", "metrics", "data", "tmp"):
         if folder != unusable:  # root may write everywhere but where nothing is
             (tmp_path / folder).mkdir()
-    script = services[ONE_SHOT]["command"][-1].replace("/opt/airflow/logs", f"{tmp_path}/logs")
-    script = re.sub(r"(?<![\w/])/(runs|table|metrics|data)\b", rf"{tmp_path}/\1", script)
+    mounted = r"(?<![\w/])(?:/opt/airflow)?/(logs|runs|table|metrics|data|tmp)\b"
+    script = re.sub(mounted, rf"{tmp_path}/\1", services[ONE_SHOT]["command"][-1])
     script = script.partition("airflow db migrate")[0].replace("redis/6379", "127.0.0.1/1")
     script += "echo migrating"
     done = subprocess.run(
@@ -402,8 +431,9 @@ def test_the_image_runs_as_a_user_who_is_not_root() -> None:
 def test_the_image_installs_pinned_versions_before_any_code() -> None:
     every = instructions()
     stages = [i for i, (name, _) in enumerate(every) if name == "FROM"]
-    stage = [rest for _, rest in every[stages[1] : stages[2]]]
-    assert any("--constraint /build/constraints.txt" in line for line in stage)
+    stage = [" ".join(rest.split()) for _, rest in every[stages[1] : stages[2]]]
+    assert any("--require-hashes --no-deps --requirement /build/image.txt" in line for line in stage)
+    assert any("--constraint /build/constraints.txt torch" in line for line in stage)
     assert not any("sasrec_tasks" in line or "dags" in line for line in stage)
     pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     for name in ("apache-airflow-providers-celery", "asyncpg", "psycopg2-binary", "redis", "kubernetes"):
