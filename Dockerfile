@@ -6,32 +6,34 @@
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 
-# Wheel and list of requirements: made anew when the code changes, thrown away after.
+# What the image is built with, and the wheel: the latter made anew when the code changes, both thrown away after.
 FROM ${PYTHON_IMAGE} AS project
 ARG PIP_ARGS=""
 WORKDIR /build
-RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore ${PIP_ARGS} hatchling==1.33.0
+COPY locks/tools.txt ./
+RUN python -m venv /opt/tools \
+    && /opt/tools/bin/pip install --no-cache-dir --disable-pip-version-check ${PIP_ARGS} --require-hashes --no-deps \
+    --requirement tools.txt
 COPY pyproject.toml README.md ./
-RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-    names = ('airflow', 'alerts', 'stack', 'train', 'postgres', 's3'); \
-    extras = [project['optional-dependencies'][name] for name in names]; \
-    print(*project['dependencies'], *sum(extras, []), sep='\n')" > requirements.txt
 COPY schemas schemas
 COPY dags dags
 COPY plugins plugins
 COPY sasrec_tasks sasrec_tasks
-RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir wheels .
+RUN /opt/tools/bin/pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation \
+    --wheel-dir wheels .
 
 
-# What the pipeline stands on: large, and kept until a requirement or a pinned version changes.
+# What the pipeline stands on: large, and kept until a pinned version changes. A file whose hash is not in the lock is
+# refused. torch is pinned by its version alone: each of its builds, which PIP_ARGS chooses, has hashes of its own.
 FROM ${PYTHON_IMAGE} AS dependencies
 ARG PIP_ARGS=""
 RUN python -m venv /opt/venv
-COPY constraints.txt /build/
-COPY --from=project /build/requirements.txt /build/
+COPY locks/image.txt constraints.txt /build/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/venv/bin/pip install --disable-pip-version-check ${PIP_ARGS} --constraint /build/constraints.txt \
-    --requirement /build/requirements.txt
+    /opt/venv/bin/pip install --disable-pip-version-check ${PIP_ARGS} --require-hashes --no-deps \
+    --requirement /build/image.txt
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/venv/bin/pip install --disable-pip-version-check ${PIP_ARGS} --constraint /build/constraints.txt torch
 
 
 FROM ${PYTHON_IMAGE}
@@ -52,6 +54,10 @@ COPY --from=dependencies /opt/venv /opt/venv
 RUN --mount=type=bind,from=project,source=/build/wheels,target=/wheels \
     pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore --no-deps /wheels/*.whl \
     && pip check --disable-pip-version-check
+# What is in it, for who looks for known vulnerabilities: docker run --rm sasrec-tasks cat /opt/sbom.json
+RUN --mount=type=bind,from=project,source=/opt/tools,target=/opt/tools \
+    /opt/tools/bin/cyclonedx-py environment --output-reproducible --output-format JSON --output-file /opt/sbom.json \
+    /opt/venv/bin/python
 # Where nothing is mounted over them, as on Kubernetes.
 COPY dags /opt/airflow/dags
 COPY plugins /opt/airflow/plugins

@@ -30,6 +30,14 @@ SCREENSHOTS ?= .screenshots
 PIP_ARGS ?=
 
 comma := ,
+# Extras that are in the image, and in .venv.
+IN_IMAGE := airflow alerts stack train postgres s3
+IN_VENV := airflow train dev
+# torch, and what its build for GPUs needs: of the index that PIP_ARGS names, so that no lock has their hashes.
+OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+
 PASSWORDS := $(CURDIR)/.airflow/passwords.json
 GENERATED := $(CURDIR)/.demo/interactions.parquet
 
@@ -50,17 +58,18 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test test-airflow test-faults lint simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
+.PHONY: help setup demo test test-airflow test-faults lint lock sbom audit simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 setup: .venv/.done ## Make .venv with pinned dependencies and the embedded Airflow database
 
-.venv/.done: pyproject.toml constraints.txt
+.venv/.done: pyproject.toml constraints.txt locks/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing pinned dependencies into .venv (a minute or three) …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --require-hashes --no-deps --requirement locks/dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[airflow,train,dev]'
 	@mkdir -p $(AIRFLOW_HOME)
 	@$(BIN)/airflow db migrate > $(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
@@ -94,12 +103,12 @@ test: setup ## All tests but those of test-airflow and test-faults
 test-airflow: setup ## The services of docker-compose.yml as processes of this machine, the UI in Chromium, the image's steps
 	@SASREC_NO_SKIPS=1 SCREENSHOTS="$(abspath $(SCREENSHOTS))" $(BIN)/python -m pytest -m stack
 
-test-faults: setup ## Kill, starve, damage and race every step of a night, and all hostile input; figures in benchmarks/results/faults.json
+test-faults: setup ## Kill, starve, damage and race every step of a night, all hostile input, planted secrets; figures in benchmarks/results/faults.json
 	@seed=$${FAULTS_SEED:-$$RANDOM}; echo "Seed of the random moments: $$seed (FAULTS_SEED=$$seed makes them the same)"; \
 	export FAULTS_SEED=$$seed FAULTS_RESULTS="$(CURDIR)/benchmarks/results/faults.json"; \
 	$(BIN)/python -m pytest -m faults --ignore=tests/hostile -n $(JOBS) --dist loadfile && $(BIN)/python -m pytest tests/hostile
 
-lint: setup ## ruff, mypy, import-linter
+lint: setup ## ruff (with bandit's rules), mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -163,6 +172,28 @@ bench-lookup: setup ## How long the rows of one user take, in tables of ten mill
 bench-new-items: setup ## What places for new items change, on made-up data
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/new_items.py
+
+# uv, cyclonedx-py and pip-audit, in an environment of their own.
+.tools/.done: locks/tools.txt
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --require-hashes --no-deps --requirement $<
+	@touch $@
+
+LOCK := .tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock' $(foreach name,$(OF_TORCH),--no-emit-package $(name))
+
+lock: .tools/.done ## Write locks/ anew: every package with its hashes, in the versions of constraints.txt
+	@$(LOCK) --group tools --output-file locks/tools.txt
+	@$(LOCK) --constraint constraints.txt $(foreach name,$(IN_IMAGE),--extra $(name)) pyproject.toml --output-file locks/image.txt
+	@$(LOCK) --constraint constraints.txt $(foreach name,$(IN_VENV),--extra $(name)) pyproject.toml --output-file locks/dev.txt
+
+sbom: setup .tools/.done ## What is in .venv, as CycloneDX: sbom.json
+	@.tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-format JSON \
+		--output-file sbom.json $(BIN)/python
+	@echo "sbom.json is written."
+
+audit: setup .tools/.done ## Known vulnerabilities of what is in .venv; asks the OSV database, so it needs internet
+	@.tools/bin/pip-audit --vulnerability-service osv --skip-editable --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 # Each peer in an environment of its own: they pin other versions.
 .peers/scikit-rec/.done: PEER := scikit-rec==0.4.2
