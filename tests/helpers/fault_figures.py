@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
 
 RESULTS = "FAULTS_RESULTS"
 """Environment variable: JSON file that gets the figures."""
@@ -24,12 +27,23 @@ class Figures:
         """Put them into a file, beside what else is there: other tests have figures of their own."""
         if not self.tried:
             return
-        found = json.loads(file.read_text()) if file.exists() else {}
-        found |= {
-            "kill_points_tried": self.tried.total(),
-            "survived": self.survived,
-            "wrong_tables": self.wrong_tables,
-            "seeds": self.seeds,
-            "kill_points_by_step": dict(sorted(self.tried.items())),
-        }
-        file.write_text(json.dumps(found, indent=2) + "\n")
+        put(
+            file,
+            {
+                "kill_points_tried": self.tried.total(),
+                "survived": self.survived,
+                "wrong_tables": self.wrong_tables,
+                "seeds": self.seeds,
+                "kill_points_by_step": dict(sorted(self.tried.items())),
+            },
+        )
+
+
+def put(file: Path, figures: dict[str, Any]) -> None:
+    """Put figures into a file, beside what else is there; other processes of pytest may do so at the same time."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = file.with_name(f".{file.name}.lock")
+    with FileLock(lock):
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        file.write_text(json.dumps(found | figures, indent=2) + "\n", encoding="utf-8")
+    lock.unlink(missing_ok=True)

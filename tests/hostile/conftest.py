@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from fault_figures import RESULTS, put
 from hostile.trial import Standing
 from hostile.trial import standing as publish_standing
 
@@ -32,9 +32,5 @@ def tally() -> Iterator[Tally]:
     """Written beside the other figures in the file that FAULTS_RESULTS names (make test-faults), if any."""
     counted = Tally()
     yield counted
-    if results := os.environ.get("FAULTS_RESULTS"):
-        file = Path(results)
-        figures = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        figures |= {"inputs_tried": counted.tried, "as_documented": counted.held}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if results := os.environ.get(RESULTS):
+        put(Path(results), {"inputs_tried": counted.tried, "as_documented": counted.held})
