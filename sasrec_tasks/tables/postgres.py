@@ -179,7 +179,7 @@ class PostgresTables:
                     self._copy_without(cursor, users, versions), forgotten(users, newest)
                 )
                 self._serve(cursor, newest)
-                cursor.connection.commit()  # consumers go on while the others are dropped
+                cursor.commit()  # consumers go on while the others are dropped
         with self._connection() as cursor:
             versions = self._locked_versions(cursor)
             if versions.at(None, self.url).version != newest.version:
@@ -189,7 +189,7 @@ class PostgresTables:
             cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
             for place in sorted(places.keys() - {newest.place}):
                 cursor.execute(f"DROP TABLE {self._table('', place)}, {self._table('popular', place)}")
-            cursor.connection.commit()
+            cursor.commit()
         return [Forgot(url=self.url, version=newest.version, removed=there)]
 
     def _copy_without(self, cursor: Any, users: Collection[str], versions: Versions) -> str:
