@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 import s3fs
 from botocore.exceptions import BotoCoreError, HTTPClientError
 from fsspec.asyn import sync_wrapper
+
+LONGEST = 600.0
+"""Seconds of a call, all its tries together, which sends 100 MB at most. The limits of botocore begin when all is sent,
+and a server that takes no more, or does not say that it will, would be waited for without end."""
 
 
 class Interrupted(OSError, HTTPClientError):  # type: ignore[misc]  # noqa: N818 - it says what is the case
@@ -25,7 +30,11 @@ class S3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
 
     async def _call_s3(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         try:
-            answer = await super()._call_s3(method, *arguments, **keywords)
+            answer = await asyncio.wait_for(super()._call_s3(method, *arguments, **keywords), LONGEST)
+        except TimeoutError as error:
+            raise OSError(
+                f"S3: {method} had not come to its end after {LONGEST:g} s: it is given up"
+            ) from error
         except BotoCoreError as error:
             raise OSError(f"S3: {error} (see AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE)") from error
         if isinstance(answer, dict) and hasattr(answer.get("Body"), "read"):

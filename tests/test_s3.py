@@ -19,7 +19,7 @@ from fault_bucket import Bucket
 from fault_network import behind_a_proxy
 from fault_proxy import Fault, Proxy
 
-from sasrec_tasks import config, files, filesystem, prune
+from sasrec_tasks import config, files, filesystem, prune, s3
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.pipeline import TASKS, newest_run, run_task
 from sasrec_tasks.s3 import S3FileSystem
@@ -100,6 +100,20 @@ def test_whatever_is_asked_of_a_server_that_is_gone_is_an_os_error(
     ):
         with pytest.raises(OSError, match="S3: "):
             ask()
+    proxy.mend()
+    assert fs.cat_file(path) == b"content"
+
+
+def test_a_server_that_takes_nothing_more_is_given_up(
+    behind: tuple[Bucket, Proxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket, proxy = behind
+    fs, path = filesystem.opened(f"{bucket.url}/file", "table")
+    fs.pipe_file(path, b"content")
+    monkeypatch.setattr(s3, "LONGEST", 1.0)
+    proxy.arm(Fault(0, "silent"))
+    with pytest.raises(OSError, match="S3: put_object had not come to its end after 1 s"):
+        fs.pipe_file(path, b"other")
     proxy.mend()
     assert fs.cat_file(path) == b"content"
 

@@ -74,10 +74,10 @@ def impatient(call: str, *arguments: Any) -> Any:
     """A call where a server that is silent counts as gone after a second or two, and not after minutes."""
     import s3fs
 
-    from sasrec_tasks import postgresql
+    from sasrec_tasks import postgresql, s3
 
     os.environ |= {"AWS_TIMEOUT": "1s", "AWS_MAX_ATTEMPTS": "1"}
-    postgresql.SILENCE = 2.0
+    postgresql.SILENCE, s3.LONGEST = 2.0, 5.0
     s3fs.S3FileSystem.read_timeout = s3fs.S3FileSystem.connect_timeout = 1
     module, _, name = call.partition(":")
     return getattr(importlib.import_module(module), name)(*arguments)
