@@ -85,6 +85,11 @@ def impatient(call: str, *arguments: Any) -> Any:
 
 def publish_large(table: str, run_id: str, megabytes: int, as_of: str) -> int:
     """Publish rows that no codec makes smaller; their number."""
+    import s3fs
+
+    s3fs.S3FileSystem.default_block_size = (
+        5 * 2**20
+    )  # parts of less than the usual 50 MB, so that there are a few
     rng = np.random.default_rng(len(run_id))
     rows = megabytes * 2**20 // 16
 
