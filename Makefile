@@ -103,7 +103,7 @@ test: setup ## All tests but those of test-airflow and test-faults
 test-airflow: setup ## The services of docker-compose.yml as processes of this machine, the UI in Chromium, the image's steps
 	@SASREC_NO_SKIPS=1 SCREENSHOTS="$(abspath $(SCREENSHOTS))" $(BIN)/python -m pytest -m stack
 
-test-faults: setup ## Kill, starve, damage and race every step of a night, all hostile input, planted secrets; figures in benchmarks/results/faults.json
+test-faults: setup ## Kill, starve, cut off, damage and race every step of a night, all hostile input, planted secrets; figures in benchmarks/results/faults.json
 	@seed=$${FAULTS_SEED:-$$RANDOM}; echo "Seed of the random moments: $$seed (FAULTS_SEED=$$seed makes them the same)"; \
 	export FAULTS_SEED=$$seed FAULTS_RESULTS="$(CURDIR)/benchmarks/results/faults.json"; \
 	$(BIN)/python -m pytest -m faults --ignore=tests/hostile -n $(JOBS) --dist loadfile && $(BIN)/python -m pytest tests/hostile

@@ -90,10 +90,11 @@ def _served(place: str) -> str:
         return f"{shown}: can't be read from here: {masked(str(error))}"
     if newest is None:
         return f"{shown}: nothing, no run has published yet"
-    age = datetime.now(UTC) - newest.as_of
+    hours = (datetime.now(UTC) - newest.as_of).total_seconds() / 3600
+    when = f"{hours:,.0f} h ago" if hours >= 0 else f"{-hours:,.0f} h ahead of this machine's clock"
     return (
         f"{shown}: version {newest.version} of run {newest.run_id}, events before "
-        f"{newest.as_of:%Y-%m-%d %H:%M} UTC ({age.total_seconds() / 3600:,.0f} h ago)"
+        f"{newest.as_of:%Y-%m-%d %H:%M} UTC ({when})"
     )
 
 

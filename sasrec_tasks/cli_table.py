@@ -66,7 +66,7 @@ def check(
     users = newest.users()
     problems = []
     if newest.age > oldest:
-        problems.append(f"as_of is {_told(newest.age)} ago, --max-age is {max_age}")
+        problems.append(f"as_of is {_told(newest.age)}, --max-age is {max_age}")
     if users < min_users:
         problems.append(f"{users:,} users have rows, --min-users is {min_users:,}")
     facts = {
@@ -82,7 +82,7 @@ def check(
         typer.echo(json.dumps(facts))
     elif not problems:
         typer.echo(
-            f"fresh: version {newest.version} of {_told(newest.age)} ago, {users:,} users (run {newest.run_id})"
+            f"fresh: version {newest.version} of {_told(newest.age)}, {users:,} users (run {newest.run_id})"
         )
     if problems:
         raise NotFresh(f"{table}, version {newest.version}: " + "; ".join(problems))
@@ -172,5 +172,6 @@ def _duration(text: str) -> timedelta:
 
 
 def _told(age: timedelta) -> str:
-    hours = age.total_seconds() / 3600
-    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.1f} d"
+    hours = abs(age.total_seconds()) / 3600
+    length = f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.1f} d"
+    return f"{length} ago" if age >= timedelta() else f"{length} ahead of this machine's clock"

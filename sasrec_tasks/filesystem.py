@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from datetime import datetime
 from typing import Any
 
 import fsspec
@@ -9,6 +11,8 @@ import fsspec
 from sasrec_tasks import files
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.extras import needs
+
+log = logging.getLogger(__name__)
 
 
 def opened(place: str, setting: str) -> tuple[Any, str]:
@@ -31,3 +35,30 @@ def opened(place: str, setting: str) -> tuple[Any, str]:
         fs = s3.S3FileSystem(*fs.storage_args, **fs.storage_options)
     fs.invalidate_cache()  # others write there too
     return fs, path
+
+
+def abort_uploads(folder: str, before: datetime, *, dry_run: bool = False) -> int:
+    """Abort uploads in parts below a folder on S3 that were begun before a moment, and were cut off; elsewhere none.
+
+    What the account may not do, or a server doesn't know, is a warning.
+
+    Returns:
+        How many there were.
+    """
+    fs, path = opened(folder, "table")
+    if not files.is_s3(fs):
+        return 0
+    try:
+        number: int = fs.abort_uploads(path, before, dry_run=dry_run)
+    except OSError as error:
+        log.warning(
+            "%s: uploads that were cut off can't be looked for: have a lifecycle rule of the bucket abort them (%s)",
+            folder,
+            error,
+        )
+        return 0
+    if number:
+        log.info(
+            "%s: %d uploads that were cut off %s aborted", folder, number, "would be" if dry_run else "were"
+        )
+    return number

@@ -23,7 +23,7 @@ from sasrec_tasks.progress import bar
 from sasrec_tasks.sasrec.advice import advised_loss
 from sasrec_tasks.sasrec.batches import targets_per_epoch
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
-from sasrec_tasks.sasrec.fit import FitResult, build, fit
+from sasrec_tasks.sasrec.fit import FitResult, build, fit, what_calms
 from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.sasrec.footprint import training_footprint
 from sasrec_tasks.sasrec.model import SASRec
@@ -115,7 +115,7 @@ def fitted(
             )
 
         try:
-            return fit(
+            result = fit(
                 model,
                 events,
                 config,
@@ -125,7 +125,16 @@ def fitted(
                 on_step=on_step,
             )
         except FloatingPointError as error:
-            raise BadSettings(f"train.learning_rate={config.learning_rate:g}: {error}") from error
+            raise BadSettings(f"train.learning_rate={config.learning_rate:g}: {task}: {error}") from error
+    if result.stopped == "diverged":
+        log.warning(
+            "%s: diverged in epoch %d, the weights are those of epoch %d: %s (settings train.*)",
+            task,
+            len(result.history) + 1,
+            result.best_epoch,
+            what_calms(config),
+        )
+    return result
 
 
 def check_memory(task: str, data: Interactions, settings: Settings) -> None:

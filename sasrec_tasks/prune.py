@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sasrec_tasks import config, run_folders
+from sasrec_tasks import config, filesystem, run_folders
 from sasrec_tasks import runs as table_of_runs
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
@@ -118,11 +118,20 @@ def _clear_away(table: str, store: str, keep: Keep, *, dry_run: bool) -> int:
     """Remove what kills have left in the store and in the table of runs; bytes freed."""
     if store and not dry_run:
         run_folders.remove_leftovers(store)
+    for folder in _folders(table, store):
+        filesystem.abort_uploads(folder, keep.unfinished_since, dry_run=dry_run)
     if not store and not open_tables(table).folder:
         return 0
     return table_of_runs.remove_leftovers(
         table_of_runs.url_of(table, store), left_alone=keep.unfinished_since, dry_run=dry_run
     )
+
+
+def _folders(table: str, store: str) -> list[str]:
+    """Where runs and publishes write files."""
+    found = [folder for place in places(table) if (folder := open_tables(place).folder)]
+    beside = [f"{folder.rstrip('/')}{suffix}" for folder in found for suffix in ("", "_popular", "_runs")]
+    return [*beside, *([store] if store else [])]
 
 
 def _why_kept(

@@ -18,6 +18,7 @@ from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.fitting import check_memory, fit_config, fitted, write_history
+from sasrec_tasks.sasrec.fit import what_calms
 from sasrec_tasks.sasrec.weights import save_model
 
 log = logging.getLogger(__name__)
@@ -65,8 +66,8 @@ def _refit(store: RunStore, settings: Settings, fingerprint: str, folder: Path) 
     result = fitted(store, "refit", model, events, config, fingerprint=fingerprint)
     if result.stopped == "diverged":
         raise BadSettings(
-            f"train.learning_rate={config.learning_rate:g}: the loss is not a number any more in epoch "
-            f"{len(result.history) + 1} of refitting: lower it, or set refit.enabled=false or fewer refit.epochs"
+            f"train.learning_rate={config.learning_rate:g}: refitting diverged in epoch {len(result.history) + 1}: "
+            f"{what_calms(config)}, or set refit.enabled=false or fewer refit.epochs"
         )
     if result.stopped == "time":
         log.warning(

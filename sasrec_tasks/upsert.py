@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from sasrec_tasks import connections
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.postgresql import split_table, transaction
+from sasrec_tasks.postgresql import OF_THE_SERVER, Cursor, split_table, transaction
 from sasrec_tasks.tables import Recommendations
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ def upsert(url: str, to: str) -> dict[str, Any]:
     with _table(to) as (cursor, table):
         for statement in TABLES:
             cursor.execute(statement.format(table=table))
+        cursor.execute(OF_THE_SERVER)
         cursor.execute(f'LOCK TABLE "{table}_loaded" IN EXCLUSIVE MODE')  # one at a time
         cursor.execute(f'SELECT version, run_id FROM "{table}_loaded"')
         found = cursor.fetchone()
@@ -78,7 +79,7 @@ def upsert(url: str, to: str) -> dict[str, Any]:
                 f'INSERT INTO "{table}_loaded" VALUES ($1::text::bigint, $2)',
                 parameters=(str(newest.version), newest.run_id),
             )
-        cursor.connection.commit()
+        cursor.commit()
     log.info("upsert: version %d, %s users changed since version %s", newest.version, f"{users:,}", since)
     return {"version": newest.version, "since": since, "users": users, "rows": rows}
 
@@ -103,7 +104,7 @@ def _changes(url: str, newest: Recommendations, since: int, run_id: str) -> pa.T
 
 
 @contextmanager
-def _table(to: str) -> Iterator[tuple[Any, str]]:
+def _table(to: str) -> Iterator[tuple[Cursor, str]]:
     """A cursor in a transaction, which is undone unless it was committed, and the table's name."""
     address = connections.resolve(to)
     uri, name = split_table(address)

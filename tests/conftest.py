@@ -186,6 +186,34 @@ def killed_at() -> Callable[[int], AbstractContextManager[Kill]]:
     return _killed_at
 
 
+@pytest.fixture
+def exploding(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], None]:
+    """epoch, value → the gradient of that epoch's first step holds the value in one place."""
+
+    def explode(epoch: int, value: float) -> None:
+        from sasrec_tasks.sasrec.gradient import Gradient
+
+        real_epoch, real_call = Gradient.epoch, Gradient.__call__
+        at: list[int] = []
+
+        def entered(self: Any, number: int) -> Any:
+            at[:] = [number] if number == epoch else []
+            return real_epoch(self, number)
+
+        def called(self: Any, batch: Any) -> Any:
+            loss = real_call(self, batch)
+            if at:
+                at.clear()
+                gradient = self.parameters[0].grad
+                (gradient.coalesce().values() if gradient.is_sparse else gradient)[-1] = value
+            return loss
+
+        monkeypatch.setattr(Gradient, "epoch", entered)
+        monkeypatch.setattr(Gradient, "__call__", called)
+
+    return explode
+
+
 def _finished_epochs(checkpoint: Path) -> list[dict[str, Any]]:
     try:
         with safe_open(checkpoint, framework="np") as file:

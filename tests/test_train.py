@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from sasrec_tasks import contents, memory, trained
+from sasrec_tasks import contents, memory, runs, trained
 from sasrec_tasks.artifacts import RunStore
-from sasrec_tasks.errors import BadData, BadSettings
+from sasrec_tasks.errors import BadData, BadSettings, GateRefused
 from sasrec_tasks.fitting import fit_config
 from sasrec_tasks.pipeline import run_task
 from sasrec_tasks.sasrec import fit
+from sasrec_tasks.tables import Recommendations, open_tables
 from sasrec_tasks.train import some_users
 
 
@@ -171,6 +174,52 @@ def test_a_diverging_training_names_the_learning_rate(place: Any, chains: Any) -
     settings = {"train.outcome": "rating", "train.loss": "mse", "train.learning_rate": 1}
     with pytest.raises(BadSettings, match=r"train\.learning_rate=1"):
         place.run("run", settings, upto="train")
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gradient_that_explodes_leaves_the_best_weights_and_the_gate_lets_them_pass(
+    place: Any,
+    exploding: Callable[[int, float], None],
+    caplog: pytest.LogCaptureFixture,
+    value: float,
+    precision: str,
+) -> None:
+    exploding(5, value)
+    store = place.run("run", {"train.precision": precision})
+    summary = store.marker("train").summary
+    history = pq.read_table(store.folder("train") / "history.parquet").to_pylist()
+    assert (summary["stopped"], summary["epochs"], len(history)) == ("diverged", 4, 4)
+    assert summary["metric"] == max(epoch["metric"] for epoch in history)
+    assert trained.model(store, store.settings()).is_finite()
+    told = rf"train: diverged in epoch 5, .* of epoch {summary['best_epoch']}: lower learning_rate, which is 0\.01"
+    assert re.search(told, caplog.text)
+    assert ("precision=float32" in caplog.text) == (precision == "bfloat16")
+    assert store.read_json("gate", "verdict.json")["passed"]
+    assert Recommendations(place.table).run_id == "run"
+
+
+def test_weights_from_before_a_gradient_exploded_that_are_not_good_enough_are_refused(
+    place: Any, exploding: Callable[[int, float], None]
+) -> None:
+    exploding(2, math.nan)
+    with pytest.raises(GateRefused, match="not better than popularity"):
+        place.run("run", {"train.learning_rate": 1e-9})
+    assert not list(open_tables(place.table).published())
+
+
+def test_a_gradient_that_explodes_in_the_first_epoch_fails_the_night_with_what_to_try(
+    place: Any, exploding: Callable[[int, float], None]
+) -> None:
+    exploding(1, math.inf)
+    with pytest.raises(
+        BadSettings, match=r"train\.learning_rate=0\.01: train: .*in epoch 1: lower learning_rate"
+    ):
+        place.run("run")
+    row = runs.read(f"{place.table}_runs").to_pylist()[0]
+    assert (row["ENDING"], row["TASK"]) == ("failed", "train")
+    assert "diverged in epoch 1" in row["REASON"]
+    assert not list(open_tables(place.table).published())
 
 
 def test_early_stopping_looks_at_some_users_only(finished: Any) -> None:

@@ -8,7 +8,7 @@ import warnings
 from rich import get_console
 
 from sasrec_tasks.sasrec.checkpoint import Epoch
-from sasrec_tasks.sasrec.fit import FitResult
+from sasrec_tasks.sasrec.fit import FitResult, what_calms
 from sasrec_tasks.sasrec.fit_config import FitConfig
 
 log = logging.getLogger("sasrec_tasks.api")
@@ -58,7 +58,7 @@ def warn_if_diverged(result: FitResult, config: FitConfig) -> None:
     if result.stopped == "diverged":
         warnings.warn(
             f"training diverged in epoch {len(result.history) + 1}, the weights are those of epoch "
-            f"{result.best_epoch}: lower learning_rate, which is {config.learning_rate:g}",
+            f"{result.best_epoch}: {what_calms(config)}",
             stacklevel=5,
         )
 

@@ -72,7 +72,7 @@ def fit(
 
     Raises:
         ValueError: no training targets, or ``early_stopping_patience`` without ``validation``.
-        FloatingPointError: the loss stopped being a number before the first epoch was finished.
+        FloatingPointError: the loss or the weights stopped being finite before the first epoch was finished.
     """
     if config.early_stopping_patience is not None and validation is None:
         raise ValueError("early_stopping_patience needs validation interactions")
@@ -119,7 +119,7 @@ def fit(
         stopped = why_stop(history, config) if finished else "time"
 
     if not history:
-        raise FloatingPointError("the loss is not a number in the first epoch: lower learning_rate")
+        raise FloatingPointError(f"training diverged in epoch 1: {what_calms(config)}")
     model.load_state_dict(best if config.restore_best_weights or stopped == "diverged" else last)
     return FitResult(
         history=tuple(history),
@@ -145,6 +145,20 @@ def why_stop(history: Sequence[Epoch], config: FitConfig) -> Stopped | None:
     if history and patience is not None and len(history) - best_epoch(history, config) >= patience:
         return "patience"
     return None
+
+
+def what_calms(config: FitConfig) -> str:
+    """What to try where the loss or the weights of a training have not stayed finite."""
+    tries = [f"lower learning_rate, which is {config.learning_rate:g}"]
+    if config.warmup_epochs < 1:
+        tries.append(f"raise warmup_epochs, which is {config.warmup_epochs:g}")
+    if config.loss == "mse" and not config.implicit:
+        tries.append("bring the outcomes to a scale of about 1")
+    if config.precision != "float32":
+        tries.append(
+            "set precision=float32" + (" (on a GPU, auto is bfloat16)" * (config.precision == "auto"))
+        )
+    return ", ".join(tries)
 
 
 def validate(model: SASRec, validation: HeldOut, config: FitConfig) -> float:

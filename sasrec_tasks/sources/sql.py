@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.extras import needs
-from sasrec_tasks.postgresql import said, split_table
+from sasrec_tasks.postgresql import connected, said, split_table
 from sasrec_tasks.sources.protocol import CutBy, Part
 
 TABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*")
@@ -72,11 +72,10 @@ class SqlSource:
     def _rows(self, query: str) -> Iterator[pa.RecordBatchReader]:
         try:
             from adbc_driver_manager import Error, OperationalError, ProgrammingError
-            from adbc_driver_postgresql import dbapi
         except ImportError as error:
             raise BadSettings(f"{self.shown}: {needs('adbc_driver_postgresql')}") from error
         try:
-            with dbapi.connect(self.address) as connection, connection.cursor() as cursor:
+            with connected(self.address, self.shown) as cursor:
                 cursor.execute("SET TRANSACTION READ ONLY")
                 cursor.execute(query)
                 yield cursor.fetch_record_batch()

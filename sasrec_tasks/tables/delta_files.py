@@ -55,7 +55,7 @@ class DataFiles:
             return [self._write_one(table, schema) for table in _in_files(rows, schema)]
         except BaseException:
             for name in self.written:
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # it is not there, or is left to prune: why it failed matters more
                     self.fs.rm_file(f"{self.root}/{name}")
             raise
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.mentions import Mentions
-from sasrec_tasks.postgresql import split_table, transaction
+from sasrec_tasks.postgresql import OF_THE_SERVER, Cursor, split_table, transaction
 from sasrec_tasks.tables import postgres_search
 from sasrec_tasks.tables.postgres_search import OF_JSON, as_json
 from sasrec_tasks.tables.protocol import (
@@ -123,7 +123,7 @@ class PostgresTables:
                 return done
             version = now.after(before, self.url, place=place, run_id=run_id, as_of=as_of, metadata=metadata)
             self._serve(cursor, version)
-            cursor.connection.commit()
+            cursor.commit()
         return version
 
     def rollback(self, to: Published, *, instead_of: Published | None = None) -> Published:
@@ -137,7 +137,7 @@ class PostgresTables:
             if version.place not in self._places(cursor):
                 raise not_kept(self.url, to.version)
             self._serve(cursor, version)
-            cursor.connection.commit()
+            cursor.commit()
         return version
 
     def prune(self, keep: Keep, *, dry_run: bool = False) -> list[Pruned]:
@@ -156,7 +156,7 @@ class PostgresTables:
                 cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
                 for place in sorted(gone):
                     cursor.execute(f"DROP TABLE {self._table('', place)}, {self._table('popular', place)}")
-                cursor.connection.commit()
+                cursor.commit()
         return [
             Pruned(
                 url=self.url,
@@ -179,7 +179,7 @@ class PostgresTables:
                     self._copy_without(cursor, users, versions), forgotten(users, newest)
                 )
                 self._serve(cursor, newest)
-                cursor.connection.commit()  # consumers go on while the others are dropped
+                cursor.commit()  # consumers go on while the others are dropped
         with self._connection() as cursor:
             versions = self._locked_versions(cursor)
             if versions.at(None, self.url).version != newest.version:
@@ -189,7 +189,7 @@ class PostgresTables:
             cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
             for place in sorted(places.keys() - {newest.place}):
                 cursor.execute(f"DROP TABLE {self._table('', place)}, {self._table('popular', place)}")
-            cursor.connection.commit()
+            cursor.commit()
         return [Forgot(url=self.url, version=newest.version, removed=there)]
 
     def _copy_without(self, cursor: Any, users: Collection[str], versions: Versions) -> str:
@@ -248,7 +248,7 @@ class PostgresTables:
             )
             return pa.Table.from_arrays(cursor.fetch_arrow_table().columns, schema=schema)
 
-    def _copy(self, cursor: Any, table: str, rows: pa.RecordBatchReader) -> None:
+    def _copy(self, cursor: Cursor, table: str, rows: pa.RecordBatchReader) -> None:
         """A new table with an index, visible to others when the transaction ends."""
         schema, _, name = table.rpartition(".")
         cursor.adbc_ingest(
@@ -258,7 +258,7 @@ class PostgresTables:
             cursor.execute(f'CREATE INDEX ON {table} ("USER_ID")')
             cursor.execute(f"ANALYZE {table}")
 
-    def _serve(self, cursor: Any, version: Version) -> None:
+    def _serve(self, cursor: Cursor, version: Version) -> None:
         """Write a version down, and switch the views to its rows."""
         cursor.execute(
             f"INSERT INTO {self._table('versions')} (version, place, follows, run_id, as_of, metadata)"
@@ -279,13 +279,14 @@ class PostgresTables:
                 f"SELECT {_columns(schema)} FROM {self._table(kind, version.place)}"
             )
 
-    def _locked_versions(self, cursor: Any) -> Versions:
+    def _locked_versions(self, cursor: Cursor) -> Versions:
         """The versions, which no other publisher changes until this transaction ends."""
+        cursor.execute(OF_THE_SERVER)
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext($1))", parameters=(self._table("versions"),))
         cursor.execute(VERSIONS.format(versions=self._table("versions")))
         return self._versions(cursor)
 
-    def _versions(self, cursor: Any) -> Versions:
+    def _versions(self, cursor: Cursor) -> Versions:
         cursor.execute("SELECT to_regclass($1) IS NOT NULL", parameters=(self._table("versions"),))
         if not cursor.fetchone()[0]:
             return Versions()
@@ -295,7 +296,7 @@ class PostgresTables:
         found = cursor.fetch_arrow_table().to_pylist()
         return Versions(Version(**{**row, "metadata": json.loads(row["metadata"])}) for row in found)
 
-    def _places(self, cursor: Any) -> dict[str, int]:
+    def _places(self, cursor: Cursor) -> dict[str, int]:
         """The places whose tables are there, and their bytes."""
         if self._versions(cursor).newest is None:
             return {}
@@ -310,7 +311,7 @@ class PostgresTables:
         )
         return {row["place"]: row["bytes"] for row in cursor.fetch_arrow_table().to_pylist()}
 
-    def _place(self, cursor: Any, version: int | None) -> str:
+    def _place(self, cursor: Cursor, version: int | None) -> str:
         """Where the rows of a version are, or of the newest."""
         found = self._versions(cursor).at(version, self.url)
         if version is not None:
@@ -326,7 +327,7 @@ class PostgresTables:
         whole = "_".join(part for part in (name, kind, place) if part)
         return f'"{schema}"."{whole}"' if schema else f'"{whole}"'
 
-    def _connection(self) -> AbstractContextManager[Any]:
+    def _connection(self) -> AbstractContextManager[Cursor]:
         return transaction(self.uri, self.url)
 
 

@@ -18,25 +18,33 @@ class Figures:
 
     def __init__(self) -> None:
         self.tried: Counter[str] = Counter()
+        self.cut: Counter[str] = Counter()  # connections, by where
         self.survived = 0
+        self.made_good = 0  # of the connections cut: the table was whole, and another try ended as unbroken
         self.wrong_tables = 0
         self.seeds: list[int] = []
         self.longest_night = 6.0  # seconds, as far as is known
 
     def write(self, file: Path) -> None:
         """Put them into a file, beside what else is there: other tests have figures of their own."""
-        if not self.tried:
+        if not self.tried and not self.cut:
             return
-        put(
-            file,
-            {
+        found: dict[str, Any] = {}
+        if self.tried:
+            found |= {
                 "kill_points_tried": self.tried.total(),
                 "survived": self.survived,
                 "wrong_tables": self.wrong_tables,
                 "seeds": self.seeds,
                 "kill_points_by_step": dict(sorted(self.tried.items())),
-            },
-        )
+            }
+        if self.cut:
+            found |= {
+                "cuts_tried": self.cut.total(),
+                "cuts_survived": self.made_good,
+                "cuts_by_step": dict(sorted(self.cut.items())),
+            }
+        put(file, found)
 
 
 def put(file: Path, figures: dict[str, Any]) -> None:

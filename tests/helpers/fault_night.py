@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,6 +106,10 @@ class Night:
         """Of one of the nights."""
         return self.folder / "runs" / run_id
 
+    def run_url(self, run_id: str) -> str:
+        """URL of one of the runs, as tasks are given it."""
+        return str(self.run_folder(run_id))
+
     def call(self, call: str, *arguments: Any, processes: Processes | None = None, **faults: Any) -> Outcome:
         """Make a call in a process of its own, all of whose changes to the folder are points."""
         faults = {"watch": self.watch, "environment": {"TMPDIR": f"{self.folder}/tmp"}} | faults
@@ -124,7 +128,7 @@ class Night:
         if step == FORGET:
             places = self.settings["table"], self.settings["store"]
             return self.call("fault_calls:forget", FORGOTTEN, *places, **faults)
-        return self.call("sasrec_tasks.pipeline:run_task", step, str(self.run_folder(run_id)), **faults)
+        return self.call("sasrec_tasks.pipeline:run_task", step, self.run_url(run_id), **faults)
 
     def well(self, step: str, run_id: str = "tonight", **faults: Any) -> Outcome:
         """Do a step, which must end well."""
@@ -133,9 +137,13 @@ class Night:
         assert not outcome.error, f"{step}: {outcome.log}"
         return outcome
 
-    def prepare(self, events: pa.Table, upto: str = FORGET) -> None:
-        """Publish the earlier nights, then do tonight's steps, and keep what each began with and led to."""
-        pq.write_table(events, self.settings["source"])
+    def prepare(self, events: pa.Table, upto: str = FORGET, *, of: Collection[str] | None = None) -> None:
+        """Publish the earlier nights, then do tonight's steps, and keep what each began with and led to.
+
+        Args:
+            of: the steps that are to be broken; None is all.
+        """
+        self.write(events)
         items = events["ITEM_ID"].unique().slice(0, 50)
         pq.write_table(pa.table({"ITEM_ID": items}), self.settings["export.eligible_items"])
         for name in ("figures", "tmp"):
@@ -145,9 +153,16 @@ class Night:
                 self.well(step, run_id, watch=None)
             fault_state.age(self.folder, 100)
         for step in self.steps[: self.steps.index(upto) + 1]:
+            if of is not None and step not in of:
+                self.well(step, watch=None)
+                continue
             self.saved[step] = self.keep()
             self.points[step] = self.well(step).points
             self.after[step] = self.state()
+
+    def write(self, events: pa.Table) -> None:
+        """Put the interactions where the runs read them."""
+        pq.write_table(events, self.settings["source"])
 
     def keep(self) -> list[Kept]:
         """Keep all as it is now."""

@@ -36,6 +36,7 @@ IMPORTED = (
     "duckdb",
     "safetensors.torch",
     "adbc_driver_postgresql.dbapi",
+    "sasrec_tasks.s3",
     "sasrec_tasks.ingest",
     "sasrec_tasks.validate",
     "sasrec_tasks.split",

@@ -17,8 +17,8 @@ from sasrec_tasks.sasrec import fit as fit_module
 from sasrec_tasks.sasrec import trainer as trainer_module
 from sasrec_tasks.sasrec.batches import Batch, Batches
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch, Weights
-from sasrec_tasks.sasrec.fit import FitResult, best_epoch, build, fit, validate, why_stop
-from sasrec_tasks.sasrec.fit_config import FitConfig, Metric
+from sasrec_tasks.sasrec.fit import FitResult, best_epoch, build, fit, validate, what_calms, why_stop
+from sasrec_tasks.sasrec.fit_config import FitConfig, Metric, Precision
 from sasrec_tasks.sasrec.gradient import batch_loss
 from sasrec_tasks.sasrec.losses import Loss
 from sasrec_tasks.sasrec.metrics import per_user
@@ -349,6 +349,44 @@ def test_weights_that_diverge_later_give_way_to_the_best_before(
     )
     assert (result.stopped, len(result.history)) == ("diverged", 2)
     assert same(model.state_dict(), before[result.best_epoch - 1])
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("precision", get_args(Precision))
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_a_gradient_that_explodes_ends_training_with_the_best_weights_before(
+    random_split: LeaveLastTwoOut,
+    exploding: Callable[[int, float], None],
+    value: float,
+    precision: Precision,
+    average: float | None,
+) -> None:
+    config = replace(CONFIG, precision=precision, average_decay=average)
+    model, two = trained(random_split, replace(config, epochs=2), validation=random_split.validation)
+    exploding(3, value)
+    again, result = trained(random_split, config, validation=random_split.validation)
+    assert (result.stopped, len(result.history), result.best_epoch) == ("diverged", 2, two.best_epoch)
+    assert same(again.state_dict(), model.state_dict())
+
+
+def test_a_gradient_that_explodes_in_the_first_epoch_is_an_error_with_what_to_try(
+    random_split: LeaveLastTwoOut, exploding: Callable[[int, float], None], tmp_path: Path
+) -> None:
+    exploding(1, math.nan)
+    config = replace(CONFIG, precision="bfloat16")
+    with pytest.raises(
+        FloatingPointError, match=r"in epoch 1: lower learning_rate, which is 0\.001, .*precision=float32"
+    ):
+        trained(random_split, config, checkpoint=Checkpoint(tmp_path / "state", "f"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_calms_a_training_is_what_its_settings_leave() -> None:
+    calm = FitConfig(learning_rate=0.01, warmup_epochs=2, precision="float32")
+    assert what_calms(calm) == "lower learning_rate, which is 0.01"
+    wild = replace(calm, warmup_epochs=0, loss="mse", implicit=False)
+    for told in ("lower learning_rate", "raise warmup_epochs, which is 0", "outcomes to a scale of about 1"):
+        assert told in what_calms(wild)
 
 
 # Resuming
