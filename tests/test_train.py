@@ -285,5 +285,5 @@ def test_what_may_be_tight_is_told(
     monkeypatch.setattr(memory, "allowed", lambda: memory.Allowed(limit=10**11, free=10**8))
     monkeypatch.setattr(memory, "resident", lambda: 3 * 10**8)
     run_task("train", run.uri)
-    (told,) = [each for each in caplog.records if "of memory" in each.getMessage()]
+    (told,) = [each for each in caplog.records if "needs about" in each.getMessage()]
     assert told.levelname == "WARNING"

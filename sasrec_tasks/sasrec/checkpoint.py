@@ -98,10 +98,16 @@ class Checkpoint:
             # By a name of its own: safetensors opens a file twice, and another try may replace it in between.
             beside = self._folder_beside()
             held = beside / self.path.name
-            try:
-                os.link(self.path, held)
-            except OSError:  # a file system without hard links
-                held = self.path
+            while not held.exists():
+                try:
+                    os.link(self.path, held)
+                except (
+                    FileNotFoundError
+                ):  # replaced at this very moment: its old content has no name any more
+                    if not self.path.exists():
+                        return None
+                except OSError:  # a file system without hard links
+                    held = self.path
             with safe_open(held, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("fingerprint") != self.fingerprint:
