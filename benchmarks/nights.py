@@ -1,4 +1,4 @@
-"""Interactions that arrive by the day: every day new events, new users, and items that were not there before."""
+"""Interactions that arrive by the day: every day new events, new users, items that were not there before, and drift."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 DAYS = 60  # that the generated year is pressed into; users join for three quarters of it
 HISTORY = 28  # days before the first night
 LATE = 0.2  # share of items that come into the catalogue one after another
+DRIFT = 0.01  # share of items that change places each day: what they are liked with, and how much
 DAY = 24 * 3600
 
 
@@ -32,6 +33,7 @@ class Nights:
     users: int = 3000
     items: int = 2000
     events: int = 90_000
+    drift: float = DRIFT
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -41,10 +43,23 @@ class Nights:
             frame = pq.read_table(file).to_pandas()
         seconds = (frame["TIMESTAMP"] - (END - YEAR)) * (DAYS * DAY) // YEAR
         frame["TIMESTAMP"] = int(BEGIN.timestamp()) + seconds
-        born = self._births(frame["ITEM_ID"])
-        frame = frame[frame["TIMESTAMP"] >= int(BEGIN.timestamp()) + frame["ITEM_ID"].map(born) * DAY]
         frame["day"] = (frame["TIMESTAMP"] - int(BEGIN.timestamp())) // DAY
-        self._frame = frame
+        frame["ITEM_ID"] = self._drifted(frame)
+        born = self._births(frame["ITEM_ID"])
+        self._frame = frame[frame["TIMESTAMP"] >= int(BEGIN.timestamp()) + frame["ITEM_ID"].map(born) * DAY]
+
+    def _drifted(self, frame: pd.DataFrame) -> pd.Series:
+        """ITEM_ID of each event, when every day some items take the places that others have in the law."""
+        random = np.random.default_rng([self.seed, 1])
+        places, names = pd.factorize(frame["ITEM_ID"], sort=True)
+        taken = np.arange(len(names))  # whose name stands at each place
+        found = frame["ITEM_ID"].copy()
+        for day in range(DAYS):
+            chosen = random.choice(len(names), round(self.drift * len(names)), replace=False)
+            taken[chosen] = taken[np.roll(chosen, 1)]
+            of_day = (frame["day"] == day).to_numpy()
+            found[of_day] = names[taken[places[of_day]]]
+        return found
 
     def _births(self, items: pd.Series) -> dict[str, int]:
         """Day on which each item comes into the catalogue."""

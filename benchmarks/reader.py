@@ -2,8 +2,9 @@
 
     python benchmarks/reader.py TABLE STOP
 
-Reads until the file STOP exists; then prints JSON: reads, errors, torn (not one whole run), stale (an older version
-than one seen before; a rollback makes a new one), versions seen.
+Reads until the file STOP exists; then prints JSON: reads, errors, torn (not one whole run, or other rows than before
+of the same version), stale (an older version than one seen before, or a new one of an older night that is no
+rollback), versions seen with their `as_of` and rows.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Watch:
     errors: list[str] = field(default_factory=list)
     torn: list[int] = field(default_factory=list)
     stale: list[tuple[int, str]] = field(default_factory=list)
-    versions: list[tuple[int, str]] = field(default_factory=list)
+    versions: list[tuple[int, str, int]] = field(default_factory=list)
 
     def read(self, url: str) -> None:
         """Read the whole table once."""
@@ -45,19 +46,29 @@ class Watch:
         except Exception as error:  # whatever it is, a consumer must not see it
             self.errors.append(repr(error))
         else:
-            self.saw(newest.version, newest.as_of.isoformat(), newest.run_id, rows)
+            is_back = "rolled_back" in newest.metadata
+            self.saw(newest.version, newest.as_of.isoformat(), newest.run_id, rows, is_back=is_back)
 
-    def saw(self, version: int, as_of: str, run_id: str, rows: pd.DataFrame) -> None:
-        """Hold a read against what a table must be, and against the one before."""
+    def saw(
+        self, version: int, as_of: str, run_id: str, rows: pd.DataFrame, *, is_back: bool = False
+    ) -> None:
+        """Hold a read against what a table must be, and against the one before.
+
+        Args:
+            is_back: the version is a rollback, which may serve an older night.
+        """
         self.reads += 1
         ranks = rows.groupby("USER_ID")["RANK"]
         one_run = (rows["RUN_ID"] == run_id).all()
-        if not len(rows) or not one_run or not (ranks.max() == ranks.size()).all():
+        found = (version, as_of, len(rows))
+        before = self.versions[-1] if self.versions else None
+        is_other = before is not None and before[:2] == found[:2] and before != found
+        if not len(rows) or not one_run or not (ranks.max() == ranks.size()).all() or is_other:
             self.torn.append(version)
-        if self.versions and version < self.versions[-1][0]:
+        if before and (version < before[0] or (as_of < before[1] and not is_back)):
             self.stale.append((version, as_of))
-        if (version, as_of) not in self.versions[-1:]:
-            self.versions.append((version, as_of))
+        if found != before:
+            self.versions.append(found)
 
 
 def main(url: str, stop: Path) -> None:

@@ -242,3 +242,45 @@ def test_s3_reads_a_table_on_s3(environment: str, finished: Any, bucket: str) ->
 def test_a_module_that_no_extra_installs_has_no_advice() -> None:
     assert needs("torch.nn.functional") == "needs PyTorch: pip install 'sasrec-tasks[train]'"
     assert needs("numpy") == needs("") == ""
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("environment", ["pictures"], indirect=True)
+def test_pictures_draw_the_history(environment: str, finished: Any, tmp_path: Path) -> None:
+    assert modules(environment) == ["matplotlib"]
+    picture = tmp_path / "history.svg"
+    done = call(environment, "history", "--table", finished.table, f"--picture={picture}")
+    assert done.returncode == 0, done.stderr
+    assert "<svg" in picture.read_text()
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize(
+    ("environment", "brought"),
+    [
+        (
+            "alerts",
+            [
+                "airflow.providers.slack.notifications.slack_webhook",
+                "airflow.providers.smtp.notifications.smtp",
+            ],
+        ),
+        (
+            "stack",
+            [
+                "airflow.providers.celery.executors.celery_executor",
+                "airflow.providers.cncf.kubernetes.executors.kubernetes_executor",
+                "airflow.providers.fab.auth_manager.fab_auth_manager",
+                *("asyncpg", "psycopg2", "statsd"),
+            ],
+        ),
+    ],
+    ids=["alerts", "stack"],
+    indirect=["environment"],
+)
+def test_what_airflow_is_to_use_is_there(
+    environment: str, brought: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    done = python(f"import {', '.join(brought)}", executable=environment)
+    assert done.returncode == 0, done.stderr

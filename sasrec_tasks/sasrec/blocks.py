@@ -105,17 +105,28 @@ class Attention(nn.Module):
         return out
 
     def at(self, x: Tensor, slot: Tensor) -> Tensor:
-        """(B, T, D), and one slot of each row (B, 1) → its output (B, 1, D), at a T-th of the cost."""
+        """(B, T, D), and one slot of each row (B, 1) → its output (B, 1, D), at less than a T-th of the cost.
+
+        A single query is worth moving to where the slots are: q · (W x) = (Wᵀ q) · x, and a weighted sum of values
+        is the values' projection of a weighted sum of slots. So no slot but one is projected; with rotary positions,
+        keys are, since each is turned by its own angle.
+        """
         B, T, D = x.shape
-        one = x.take_along_dim(slot[..., None], 1)  # (B, 1, D)
-        (q,) = self._heads(F.linear(one, self.qkv.weight[:D], self.qkv.bias[:D]))  # (B, H, 1, D/H)
-        k, v = self._heads(F.linear(x, self.qkv.weight[D:], self.qkv.bias[D:]))  # (B, H, T, D/H)
+        of_q, of_k, of_v = self.qkv.weight.chunk(3)  # each (D, D)
+        bias_q, bias_k, bias_v = self.qkv.bias.chunk(3)
         slots = torch.arange(T, device=x.device)
+        one = x.take_along_dim(slot[..., None], 1)  # (B, 1, D)
+        (q,) = self._heads(F.linear(one, of_q, bias_q))  # (B, H, 1, D/H)
         if self.rotary:
-            q, k = rotated(q, slot[:, None]), rotated(k, slots)
-        seen = (slots <= slot)[:, None, None]  # (B, 1, 1, T)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        out: Tensor = self.out(y.transpose(1, 2).reshape(B, 1, D))
+            (k,) = self._heads(F.linear(x, of_k, bias_k))  # (B, H, T, D/H)
+            scores = (rotated(q, slot[:, None]) @ rotated(k, slots).transpose(-2, -1))[:, :, 0]  # (B, H, T)
+        else:  # the keys' bias adds the same to all slots of a row
+            moved = torch.einsum("bhd,hde->bhe", q[:, :, 0], of_k.view(self.num_heads, -1, D))  # (B, H, D)
+            scores = moved @ x.transpose(1, 2)  # (B, H, T)
+        scores = scores.mul_((D // self.num_heads) ** -0.5).masked_fill_((slots > slot)[:, None], -torch.inf)
+        seen = scores.softmax(-1) @ x  # (B, H, D)
+        y = torch.einsum("bhe,hde->bhd", seen, of_v.view(self.num_heads, -1, D))  # (B, H, D/H)
+        out: Tensor = self.out(y.reshape(B, 1, D) + bias_v)
         return out
 
     def _heads(self, projected: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""A source that grows: what has arrived never changes, and every night brings users and items."""
+"""A source that grows: what has arrived never changes, and every night brings users, items and drift."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 from nights import HISTORY, Nights
@@ -48,3 +49,16 @@ def test_users_and_items_come_all_the_while(source: Nights) -> None:
         for name in ("USER_ID", "ITEM_ID")
     }
     assert all(later.any() and not later.all() for later in firsts.values())
+
+
+def test_what_is_liked_drifts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Popularity of two weeks that lie far apart agrees less than without drift."""
+    agreement = {}
+    for drift in (0.0, 0.05):
+        source = Nights(tmp_path_factory.mktemp("events"), users=1000, events=60_000, drift=drift)
+        source.arrive(13)
+        events = arrived(source)
+        week = (events["TIMESTAMP"] - events["TIMESTAMP"].min()) // (7 * 24 * 3600)
+        counts = events.groupby([week, "ITEM_ID"]).size().unstack(fill_value=0)
+        agreement[drift] = np.corrcoef(counts.loc[1].to_numpy(), counts.loc[5].to_numpy())[0, 1]
+    assert agreement[0.05] < agreement[0.0] - 0.2

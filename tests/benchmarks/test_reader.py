@@ -20,7 +20,7 @@ def test_whole_versions_in_order_are_fine() -> None:
     for version in (3, 3, 4):
         watch.saw(version, "2026-01-01", "night 1", ROWS)
     assert (watch.reads, watch.torn, watch.stale) == (3, [], [])
-    assert watch.versions == [(3, "2026-01-01"), (4, "2026-01-01")]
+    assert watch.versions == [(3, "2026-01-01", 3), (4, "2026-01-01", 3)]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,21 @@ def test_half_a_table_is_seen(rows: pd.DataFrame) -> None:
     watch = reader.Watch()
     watch.saw(3, "2026-01-01", "night 1", rows)
     assert watch.torn == [3]
+
+
+def test_a_version_that_has_lost_users_is_seen() -> None:
+    watch = reader.Watch()
+    for rows in (ROWS, ROWS.iloc[:2]):
+        watch.saw(3, "2026-01-01", "night 1", rows)
+    assert watch.torn == [3]
+
+
+@pytest.mark.parametrize("is_back", [False, True], ids=["published", "rolled back"])
+def test_an_older_night_in_a_new_version_is_seen_unless_it_was_rolled_back_to(is_back: bool) -> None:
+    watch = reader.Watch()
+    watch.saw(3, "2026-01-02", "night 1", ROWS)
+    watch.saw(4, "2026-01-01", "night 1", ROWS, is_back=is_back)
+    assert watch.stale == ([] if is_back else [(4, "2026-01-01")])
 
 
 def test_an_older_version_than_the_last_is_seen() -> None:

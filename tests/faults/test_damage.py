@@ -12,7 +12,8 @@ from typing import Any
 
 import fault_state
 import pytest
-from fault_checks import EVERY, differences, listed, not_whole
+from fault_checks import differences, listed, not_whole
+from fault_figures import EVERY
 from fault_night import START, Night
 
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {

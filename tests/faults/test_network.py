@@ -15,8 +15,8 @@ import fault_state
 import pyarrow as pa
 import pytest
 from fault_bucket import Bucket
-from fault_checks import EVERY, done_again, listed, not_whole
-from fault_figures import Figures
+from fault_checks import done_again, listed, not_whole
+from fault_figures import EVERY, Figures
 from fault_harness import Outcome, Processes
 from fault_network import (
     LONGEST,

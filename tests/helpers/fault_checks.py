@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import fault_state
-from fault_figures import Figures
+from fault_figures import EVERY, Figures
 from fault_harness import Outcome, Point
 from fault_night import Night
-
-EVERY = "FAULTS_EVERY"
-"""Environment variable: only every so many points are tried, to see in a few minutes that all is in order."""
 
 
 def numbers(points: tuple[Point, ...]) -> list[int]:

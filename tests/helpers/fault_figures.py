@@ -1,9 +1,17 @@
-"""What was tried, and what came of it, for benchmarks/results/faults.json."""
+"""What was tried, and what came of it, for benchmarks/results/faults.json.
+
+    python tests/helpers/fault_figures.py FOUND RESULTS
+
+puts what the tests of a whole run have found in the place of the results, if nothing of it is missing.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +19,19 @@ from filelock import FileLock
 
 RESULTS = "FAULTS_RESULTS"
 """Environment variable: JSON file that gets the figures."""
+
+EVERY = "FAULTS_EVERY"
+"""Environment variable: of the points of a step, one in so many is tried."""
+
+COUNTED = (
+    "kill_points_tried",
+    "survived",
+    "cuts_tried",
+    "cuts_survived",
+    "inputs_tried",
+    "as_documented",
+    "secrets_planted",
+)
 
 
 class Figures:
@@ -23,12 +44,9 @@ class Figures:
         self.made_good = 0  # of the connections cut: the table was whole, and another try ended as unbroken
         self.wrong_tables = 0
         self.seeds: list[int] = []
-        self.longest_night = 6.0  # seconds, as far as is known
 
     def write(self, file: Path) -> None:
-        """Put them into a file, beside what else is there: other tests have figures of their own."""
-        if not self.tried and not self.cut:
-            return
+        """Add them to a file: other tests, and other processes of pytest, have figures of their own."""
         found: dict[str, Any] = {}
         if self.tried:
             found |= {
@@ -48,10 +66,44 @@ class Figures:
 
 
 def put(file: Path, figures: dict[str, Any]) -> None:
-    """Put figures into a file, beside what else is there; other processes of pytest may do so at the same time."""
+    """Add figures to those in a file; other processes of pytest may do so at the same time."""
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = file.with_name(f".{file.name}.lock")
     with FileLock(lock):
         found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        file.write_text(json.dumps(found | figures, indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(added(found, figures), indent=2) + "\n", encoding="utf-8")
     lock.unlink(missing_ok=True)
+
+
+def added(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The sum of figures, number by number.
+
+    >>> added({"tried": 1, "by_step": {"train": 1}, "seeds": [4]}, {"by_step": {"train": 2, "gate": 1}, "seeds": [5]})
+    {'tried': 1, 'by_step': {'train': 3, 'gate': 1}, 'seeds': [4, 5]}
+    """
+    found = dict(one)
+    for name, figure in other.items():
+        if name not in found:
+            found[name] = figure
+        elif isinstance(figure, dict):
+            found[name] = dict(sorted(added(found[name], figure).items()))
+        else:
+            found[name] += figure
+    return found
+
+
+def whole(found: Path, results: Path) -> None:
+    """Put the figures of a whole run in the place of earlier ones.
+
+    Raises:
+        SystemExit: what is to be counted was not tried: tests were skipped, or it is no whole run.
+    """
+    figures = json.loads(found.read_text(encoding="utf-8")) if found.exists() else {}
+    if missing := [name for name in COUNTED if not figures.get(name)]:
+        raise SystemExit(f"not a whole run, {results.name} stays as it was: nothing was counted of {missing}")
+    about = {"date": datetime.now(UTC).date().isoformat(), "one_point_in": int(os.environ.get(EVERY, "1"))}
+    results.write_text(json.dumps({**about, **figures}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    whole(Path(sys.argv[1]), Path(sys.argv[2]))

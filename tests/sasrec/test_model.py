@@ -77,6 +77,7 @@ def test_padding_influences_nothing(
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("blocks", ["plain", "narrow", "gated"])
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize("num_heads", [1, 2])
 @given(rows=st.lists(histories, min_size=1, max_size=6), data=st.data())
 @settings(deadline=None, max_examples=20)
 def test_one_slot_of_each_row_is_as_among_all(
@@ -84,10 +85,11 @@ def test_one_slot_of_each_row_is_as_among_all(
     device: str,
     blocks: str,
     positions: str,
+    num_heads: int,
     rows: list[list[int]],
     data: st.DataObject,
 ) -> None:
-    model = random_model(blocks=blocks, positions=positions, conv_width=3).to(device)
+    model = random_model(blocks=blocks, positions=positions, num_heads=num_heads, conv_width=3).to(device)
     width = max(map(len, rows))
     batch = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
     slots = [[data.draw(st.integers(0, len(row) - 1))] for row in rows]

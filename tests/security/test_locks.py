@@ -153,3 +153,9 @@ def test_set_up_and_image_are_installed_by_hash() -> None:
         if " install " in line and "hashes" not in line
     ]
     assert [line.split()[-1] for line in without if "/wheels/" not in line] == ["torch"]
+
+
+def test_the_package_is_built_in_venv_by_what_is_locked() -> None:
+    (line,) = [line for line in MAKEFILE.splitlines() if "--editable" in line]
+    assert "--no-build-isolation" in line
+    assert {*PROJECT["build-system"]["requires"], "editables"} <= {package.name for package in lock("dev")}
