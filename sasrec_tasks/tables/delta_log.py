@@ -25,21 +25,27 @@ Entry = Mapping[str, Any]
 
 
 class Log:
-    """What the log says of a table's versions. Each is a file to read: the open one's is read alone if that will do."""
+    """What the log says of the versions of a table, up to the one that is open.
+
+    Each is a file to read: the open one's is read alone if that will do. deltalake (1.6.6) lists what was committed
+    since the table was opened, too, and gives the newest of it the number of the open version; here, numbers are right.
+    """
 
     def __init__(self, table: DeltaTable) -> None:
         self.table, self.version = table, int(table.version())
 
     @cached_property
     def open(self) -> Entry:
-        """Of the open version, if it is the newest; else nothing."""
-        return next((entry for entry in self.table.history(limit=1) if entry["version"] == self.version), {})
+        """Of the open version."""
+        listed = self.table.history(limit=1)  # and all that is newer
+        return _without_number(listed[-1]) if listed else {}
 
     @cached_property
     def entries(self) -> dict[int, Entry]:
-        """Of each version that it still has, up to the open one, newest first."""
-        history = {int(entry["version"]): entry for entry in self.table.history()}
-        return {version: entry for version, entry in history.items() if version <= self.version}
+        """Of each version that the log still has, newest first."""
+        listed = [_without_number(entry) for entry in self.table.history()]
+        newer = listed.index(self.open) if listed else 0
+        return {self.version - place: entry for place, entry in enumerate(listed[newer:])}
 
     @cached_property
     def metadata(self) -> dict[str, dict[str, Any]]:
@@ -54,7 +60,11 @@ class Log:
 
     def entry(self, version: int) -> Entry:
         """Of one version; nothing where it was cleaned up."""
-        return (self.open if version == self.version else {}) or self.entries.get(version, {})
+        return self.open if version == self.version else self.entries.get(version, {})
+
+
+def _without_number(entry: Entry) -> Entry:
+    return {name: value for name, value in entry.items() if name != "version"}
 
 
 def run_of(table: DeltaTable) -> tuple[str, datetime] | None:
