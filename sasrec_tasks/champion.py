@@ -16,20 +16,21 @@ from sasrec_tasks.tables import Published, open_tables
 def earlier_publishes(
     store: RunStore, settings: Settings, most: int, *, same_night: bool = True
 ) -> list[Published]:
-    """What other runs have published of an as_of up to this run's, newest first; the first is the champion.
+    """What other runs have published of an as_of before this run's, newest first; the first is the champion.
 
     Args:
         most: so many of them.
-        same_night: those of the same as_of, too.
+        same_night: of the same as_of counts, too, what this run would replace (or has).
     """
     as_of = settings.as_of
     assert as_of is not None  # frozen when the run started
-    published = (
+    others = (each for each in open_tables(settings.table).published() if each.run_id != store.run_id)
+    earlier = (
         each
-        for each in open_tables(settings.table).published()
-        if each.run_id != store.run_id and (each.as_of < as_of or (same_night and each.as_of == as_of))
+        for place, each in enumerate(others)
+        if each.as_of < as_of or (same_night and place == 0 and each.as_of == as_of)
     )
-    return list(islice(published, most))
+    return list(islice(earlier, most))
 
 
 def index_in(champion: RunStore, items: list[str]) -> Int64:

@@ -63,7 +63,8 @@ class Drift:
 def measure(
     store: RunStore, settings: Settings, snapshot: Path, *, rows: int, unit: str | None
 ) -> dict[str, Any]:
-    """Tonight's `profile`, the `nights` it is held against (run ids), and the `drift` of each figure."""
+    """Tonight's `profile`, with `known_items` where a night before is known; the `nights` it is held against (run ids),
+    and the `drift` of each figure."""
     as_of = settings.as_of
     assert as_of is not None  # frozen when the run started
     earlier = _published_before(settings, store, as_of).slice(0, settings.validate_.drift_nights)
@@ -83,10 +84,12 @@ def measure(
         for name, value in tonight.items()
         if profiles and all(name in night for night in profiles)
     ]
-    if known is not None:
+    kept = dict(tonight)
+    if known is not None:  # held against all of them, whatever share earlier nights knew
         found.append(Drift(figure="known_items", value=known, low=1.0, high=1.0))
+        kept["known_items"] = known
     return {
-        "profile": tonight,
+        "profile": kept,
         "nights": earlier["RUN_ID"].to_pylist(),
         "drift": [asdict(each) for each in found],
     }

@@ -40,31 +40,56 @@ def run(store: RunStore, settings: Settings) -> Summary:
         Damaged: files of this run are not those that its tasks wrote.
         OSError: what is published, or the champion, can't be read to compare with. Trying again is safe.
     """
-    earlier = earlier_publishes(store, settings, settings.gate.recent_publishes)
     narrowed = eligible.freeze(store, settings, ended=store.marker("export") is not None)
-    summary = store.once(
-        "gate",
-        lambda folder: _decide(store, settings, earlier, folder),
-        reads=["split", "train", "evaluate", *narrowed],
-        settings=settings.gate.model_dump(mode="json")
-        | settings.export.model_dump(mode="json", include={"top_k", "active_within_days"})
-        | (
-            settings.export.model_dump(mode="json", include={"new_item_days", "new_item_slots"})
-            if settings.export.new_item_days
-            else {}
+    reads = ["split", "train", "evaluate", *narrowed]
+    hangs_on = _hangs_on(settings)
+    summary = _of_ended(store, settings, reads, hangs_on)
+    if summary is None:
+        earlier = earlier_publishes(store, settings, settings.gate.recent_publishes)
+        summary = store.once(
+            "gate",
+            lambda folder: _decide(store, settings, earlier, folder),
+            reads=reads,
+            settings=hangs_on | {"champion": earlier[0].run_id if earlier else None},
         )
-        | {
-            "champion": earlier[0].run_id if earlier else None,
-            "protocol": protocol(settings),
-        }
-        | ({"refit": True} if settings.refit.enabled else {}),
-    )
     if not summary["publish"]:
         raise GateRefused(
             "the table is left as it is: " + "; ".join(summary["refused"]) + ". "
             "gate.force_publish=true publishes anyway, and is recorded"
         )
     return summary
+
+
+def _hangs_on(settings: Settings) -> dict[str, Any]:
+    """What the verdict hangs on beside the champion."""
+    of_new_items = {"new_item_days", "new_item_slots"} if settings.export.new_item_days else set()
+    return (
+        settings.gate.model_dump(mode="json")
+        | settings.export.model_dump(mode="json", include={"top_k", "active_within_days"} | of_new_items)
+        | {"protocol": protocol(settings)}
+        | ({"refit": True} if settings.refit.enabled else {})
+    )
+
+
+def _of_ended(
+    store: RunStore, settings: Settings, reads: list[str], hangs_on: dict[str, Any]
+) -> Summary | None:
+    """The verdict by which a run has ended: it stays on the same inputs and settings, whoever is the champion by now.
+
+    None of a run that is to be published, for the first time or, after a rollback, anew.
+    """
+    done, ended = store.marker("gate"), store.marker("export")
+    if not done or not ended or not done.summary["publish"] or ended.summary["table"] != settings.table:
+        return None
+    if ended.summary["published"] and not any(
+        each.run_id == store.run_id for each in open_tables(settings.table).published()
+    ):
+        return None  # rolled back since
+    champion = {"champion": done.summary["champion"]}
+    if not store.is_done("gate", store.fingerprint("gate", reads, hangs_on | champion)):
+        return None
+    log.info("gate: nothing to do, done at %s: the run has ended", done.finished_at)
+    return done.summary
 
 
 def _decide(store: RunStore, settings: Settings, earlier: list[Published], folder: Path) -> Summary:
@@ -89,7 +114,7 @@ def _decide(store: RunStore, settings: Settings, earlier: list[Published], folde
     ]
     comparison: Comparison | None = None
     if not earlier:
-        log.info("gate: no champion: nothing of an as_of up to this one is published")
+        log.info("gate: no champion: nothing of an as_of before this one is published")
     else:
         comparison, rule = _against_champion(store, settings, earlier[0])
         rules += [rule, _against_recent(earlier, metrics[served]["ci95"][METRIC][1], settings)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pyarrow as pa
@@ -102,9 +103,16 @@ def _two_columns(title: str, rows: list[tuple[str, str]]) -> Table:
 
 
 def _ending(row: dict[str, Any]) -> str:
-    if row["ENDING"] in ("published", "rolled back"):
-        return f"{row['ENDING']}, {row['VERSION']}"
-    return "superseded" if row["ENDING"] == "superseded" else f"{row['ENDING']} at {row['TASK']}"
+    if row["ENDING"] in ("refused", "failed"):
+        return f"{row['ENDING']} at {row['TASK']}"
+    parts = [row["ENDING"]]
+    if row["VERSION"] is not None:
+        parts.append(str(row["VERSION"]))
+    if row["VERDICT"] and json.loads(row["VERDICT"])["forced"]:
+        parts.append("forced")
+    if row["REASON"]:  # published, but not to all tables, say
+        parts.append(f"{row['TASK']} failed")
+    return ", ".join(parts)
 
 
 def printable(text: str) -> str:

@@ -27,7 +27,7 @@ from sasrec_tasks.contents import METRICS, VERDICT, protocol
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.mentions import Mentions
 from sasrec_tasks.naming import as_names
-from sasrec_tasks.tables import delta_forget, delta_prune, open_tables
+from sasrec_tasks.tables import Published, delta_forget, delta_prune, open_tables
 from sasrec_tasks.tables.delta_files import dataset
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ RUNS = pa.schema(
         pa.field("FINISHED_AT", MOMENT, nullable=False),
         pa.field("ENDING", pa.string(), nullable=False),  # published, superseded, refused, failed
         pa.field("TASK", pa.string(), nullable=False),  # the last that ran
-        pa.field("REASON", pa.string()),  # why it was not published
+        pa.field("REASON", pa.string()),  # why it was not published, or not in all tables
         pa.field("VERSION", pa.int64()),
         pa.field("CHAMPION", pa.string()),  # run id
         pa.field("ROWS", pa.int64()),
@@ -76,6 +76,7 @@ RUNS = pa.schema(
             "REFITTED", pa.string()
         ),  # sha256 of those that made the table, if they were refitted from MODEL
         pa.field("PROFILE", pa.string()),  # JSON: what `validate` found tonight's data to be like
+        pa.field("VERDICT", pa.string()),  # JSON: passed, forced, asks, and the rules without their words
     ]
 )
 
@@ -251,6 +252,9 @@ def _row(store: RunStore, settings: Settings, task: str, ending: Ending, reason:
     figures: Mapping[str, Any] = metrics.get(served, {})
     low, high = figures.get("ci95", {}).get("ndcg@10", (None, None))
     peaks = [marker.peak_rss_mb for marker in markers.values() if marker.peak_rss_mb]
+    version = _summary(markers, "export").get("version")
+    if ending in ("failed", "refused") and (published := _published(store, settings)):
+        ending, version = "published", published.version
     return {
         "RUN_ID": store.run_id,
         "AS_OF": settings.as_of,
@@ -258,7 +262,7 @@ def _row(store: RunStore, settings: Settings, task: str, ending: Ending, reason:
         "ENDING": ending,
         "TASK": task,
         "REASON": reason or None,
-        "VERSION": _summary(markers, "export").get("version"),
+        "VERSION": version,
         "CHAMPION": (verdict.get("champion") or {}).get("run_id"),
         "ROWS": _summary(markers, "validate").get("rows"),
         "REJECTED": _summary(markers, "validate").get("rejected"),
@@ -279,7 +283,24 @@ def _row(store: RunStore, settings: Settings, task: str, ending: Ending, reason:
         "MODEL": metrics.get("model"),
         "REFITTED": _summary(markers, "export").get("refit", {}).get("model"),
         "PROFILE": json.dumps(profile) if (profile := _summary(markers, "validate").get("profile")) else None,
+        "VERDICT": json.dumps(_short(verdict)) if verdict else None,
     }
+
+
+def _published(store: RunStore, settings: Settings) -> Published | None:
+    """What the table holds of a run that came to no good end: the first of several tables may have it, and serve it."""
+    try:
+        published = open_tables(settings.table).published()
+        return next((each for each in published if each.run_id == store.run_id), None)
+    except (BadSettings, OSError) as error:  # perhaps why it failed
+        log.warning("runs: whether %s is published could not be read: %s", store.run_id, error)
+        return None
+
+
+def _short(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """A verdict's figures and limits."""
+    rules = [{name: of for name, of in rule.items() if name != "reason"} for rule in verdict["rules"]]
+    return {name: verdict[name] for name in ("passed", "forced", "asks")} | {"rules": rules}
 
 
 def _summary(markers: Mapping[str, Marker], task: str) -> dict[str, Any]:

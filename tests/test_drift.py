@@ -71,6 +71,15 @@ def test_nights_that_are_alike_are_silent_and_their_profiles_are_kept(
     assert profile_of(place, "night1")["users"] == pytest.approx(60, rel=0.05)
 
 
+def test_the_share_of_known_items_is_kept_and_held_against_all_of_them_once(place: Any, chains: Any) -> None:
+    for day in (1, 2, 3):
+        last = night(place, day, chains(users=60), **{"validate.drift_nights": 1})
+    assert "known_items" not in profile_of(place, "night1")
+    assert profile_of(place, "night2")["known_items"] == profile_of(place, "night3")["known_items"] == 1
+    found = last.marker("validate").summary["drift"]
+    assert sorted(each["figure"] for each in found) == sorted(drift.NAMES)
+
+
 def test_a_night_with_most_of_the_data_gone_is_refused_before_training_and_can_be_let_through(
     place: Any, chains: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,8 +185,8 @@ def test_runs_written_down_before_there_were_profiles_are_read(place: Any, chain
 
     night(place, 1, chains(users=60))
     url = f"{place.table}_runs"
-    old = DeltaTable(url).to_pyarrow_table().drop_columns(["PROFILE"])
+    old = DeltaTable(url).to_pyarrow_table().drop_columns(["PROFILE", "VERDICT"])
     write_deltalake(url, old, mode="overwrite", schema_mode="overwrite")
-    assert runs.read(url)["PROFILE"].to_pylist() == [None]
+    assert runs.read(url)["PROFILE"].to_pylist() == runs.read(url)["VERDICT"].to_pylist() == [None]
     night(place, 2, chains(users=60))
     assert [row["PROFILE"] is None for row in runs.read(url).to_pylist()] == [True, False]

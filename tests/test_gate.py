@@ -19,6 +19,7 @@ from sasrec_tasks import artifacts
 from sasrec_tasks.artifacts import Damaged, RunStore
 from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.pipeline import run_task
+from sasrec_tasks.rollback import roll_back
 from sasrec_tasks.tables import Keep, open_tables
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
 
@@ -261,6 +262,47 @@ def test_a_backfill_is_compared_with_what_was_published_by_then(place: Any) -> N
     store = place.run("february", {"as_of": "2024-02-01"})
     assert verdict_of(store)["champion"]["run_id"] == "january"
     assert place.run("april", {"as_of": "2024-04-01"}).marker("gate").summary["champion"] == "march"
+    again = place.run("march-again", {"as_of": "2024-03-01"})  # a night that was published
+    assert verdict_of(again) == verdict_of(RunStore(f"{place.store}/march"))
+    assert verdict_of(again)["champion"]["run_id"] == "january"
+
+
+def contents(store: RunStore) -> dict[Path, bytes]:
+    """All files of a run, but for locks."""
+    files = (file for file in Path(store.root).rglob("*") if file.is_file() and file.suffix != ".lock")
+    return {file: file.read_bytes() for file in files}
+
+
+def test_a_run_that_has_ended_keeps_its_verdict_whoever_is_the_champion_by_now(place: Any) -> None:
+    for name in ("first", "second"):  # of one night
+        place.run(name)
+    assert verdict_of(RunStore(f"{place.store}/second"))["champion"]["run_id"] == "first"
+    place.run("later", {"as_of": "2026-01-02"})
+    before = [contents(RunStore(f"{place.store}/{name}")) for name in ("first", "second")]
+    version = DeltaTable(place.table).version()
+    assert [contents(place.run(name)) for name in ("first", "second")] == before
+    assert DeltaTable(place.table).version() == version
+
+
+def test_a_backfill_that_has_ended_publishes_nothing_after_a_rollback(place: Any) -> None:
+    for month in (1, 2, 3):
+        place.run(f"month-{month}", {"as_of": f"2024-0{month}-01"})
+    past = place.run("past", {"as_of": "2024-02-15"})
+    assert verdict_of(past)["champion"]["run_id"] == "month-2"
+    before = contents(past)
+    roll_back(place.table, run_id="month-1")
+    version = DeltaTable(place.table).version()
+    assert contents(place.run("past", {"as_of": "2024-02-15"})) == before
+    assert DeltaTable(place.table).version() == version
+
+
+def test_a_run_that_was_rolled_back_is_judged_anew_before_it_is_published_again(place: Any) -> None:
+    for month in (1, 2, 3):
+        place.run(f"month-{month}", {"as_of": f"2024-0{month}-01"})
+    roll_back(place.table, run_id="month-1")
+    again = place.run("month-3", {"as_of": "2024-03-01"})
+    assert verdict_of(again)["champion"]["run_id"] == "month-1"
+    assert next(open_tables(place.table).published()).run_id == "month-3"
 
 
 def test_what_is_served_is_what_is_compared(place: Any) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,8 +18,11 @@ from deltalake import DeltaTable
 
 from sasrec_tasks import runs
 from sasrec_tasks.errors import BadData, GateRefused
+from sasrec_tasks.pipeline import record_failed, run_all
 from sasrec_tasks.rollback import roll_back
-from sasrec_tasks.tables import open_tables
+from sasrec_tasks.tables import Published, open_tables
+from sasrec_tasks.tables.delta import DeltaTables
+from sasrec_tasks.tables.parquet import ParquetTables
 
 
 def written(place: Any) -> dict[str, dict[str, Any]]:
@@ -65,6 +68,56 @@ def test_a_run_that_ends_otherwise_says_how_and_why(place: Any, bad: dict[str, A
     broken = written(place)["broken"]
     assert (broken["ENDING"], broken["TASK"], broken["ROWS"]) == ("failed", "ingest", None)
     assert "missing column" in broken["REASON"]
+
+
+def test_the_verdict_is_written_down_and_a_forced_one_is_marked(
+    place: Any, bad: dict[str, Any], command: Callable[..., Any]
+) -> None:
+    store = place.run("run", {**bad, "gate.force_publish": True})
+    verdict = json.loads(written(place)["run"]["VERDICT"])
+    assert (verdict["passed"], verdict["forced"], verdict["asks"]) == (False, True, [])
+    whole = store.read_json("gate", "verdict.json")["rules"]
+    assert verdict["rules"] == [{name: of for name, of in rule.items() if name != "reason"} for rule in whole]
+    (popularity,) = (rule for rule in verdict["rules"] if rule["rule"] == "popularity")
+    assert popularity["outcome"] == "refused"
+    assert popularity["figure"] <= popularity["limit"]
+    assert "published, 0, forced" in command("history", "--table", place.table).out
+
+
+def test_a_run_that_the_first_table_serves_is_published_though_the_second_can_not_be_written(
+    place: Any, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+) -> None:
+    first = place.table
+    place.table = f"{first},parquet+{place.folder}/second"
+
+    def dead(*_: object, **__: object) -> None:
+        raise ConnectionError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ParquetTables, "_write", dead)
+        with pytest.raises(ConnectionError):
+            run_all(place.start("run"))
+    assert next(open_tables(first).published()).run_id == "run"
+    (row,) = runs.read(f"{first}_runs").to_pylist()
+    assert (row["ENDING"], row["TASK"], row["VERSION"]) == ("published", "export", 0)
+    assert row["REASON"] == "ConnectionError: no answer"
+    assert "published, 0, export failed" in command("history", "--table", first).out
+    run_all(place.start("run"))  # once the second answers again
+    (row,) = runs.read(f"{first}_runs").to_pylist()
+    assert (row["ENDING"], row["VERSION"], row["REASON"]) == ("published", 0, None)
+    assert next(open_tables(f"parquet+{place.folder}/second").published()).run_id == "run"
+
+
+def test_what_can_not_be_read_is_not_called_published(
+    place: Any, bad: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(_: DeltaTables) -> Iterator[Published]:
+        raise ConnectionResetError("the connection was cut")
+
+    store = place.run("run", bad, upto="evaluate")
+    monkeypatch.setattr(DeltaTables, "published", cut_off)
+    record_failed(store.uri, {"gate": "ConnectionResetError: the connection was cut"})
+    assert written(place)["run"]["ENDING"] == "failed"
 
 
 def test_a_run_that_is_gone_on_with_has_one_row(place: Any, bad: dict[str, Any]) -> None:

@@ -233,8 +233,6 @@ def _profile(checked: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Tonight's figures beside what was usual, where nights before are known."""
     usual = {each.figure: each for each in drift.of(checked)} if "drift" in checked else {}
     tonight: dict[str, float] = dict(checked.get("profile") or {})
-    if "known_items" in usual:
-        tonight["known_items"] = usual["known_items"].value
     return [
         {
             "name": NAMES.get(name, name),

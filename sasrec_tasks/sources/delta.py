@@ -19,6 +19,7 @@ from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.sources.blaming import Blaming
 from sasrec_tasks.sources.protocol import CutBy, Part
 from sasrec_tasks.tables.delta_files import dataset
+from sasrec_tasks.tables.delta_log import Log
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def _at(url: str, as_of: datetime) -> tuple[DeltaTable, CutBy]:
     try:
         table = DeltaTable(url)
         newest = int(table.version())
-        moments = {int(entry["version"]): int(entry["timestamp"]) for entry in table.history()}
+        moments = {version: int(entry["timestamp"]) for version, entry in Log(table).entries.items()}
     except DeltaError as error:
         raise BadData(f"{url}: can't be read as a Delta table: {error}") from error
     limit = as_of.timestamp() * 1000

@@ -23,9 +23,9 @@ from sasrec_tasks.tables import delta_forget, delta_prune
 from sasrec_tasks.tables.delta_files import DataFiles, dataset, in_folder, in_order
 from sasrec_tasks.tables.delta_log import (
     METADATA,
+    Log,
     before,
     made_at,
-    metadata_of_runs,
     newest_of_run,
     run_of_older,
     run_told,
@@ -74,10 +74,10 @@ class DeltaTables:
         commit does not tell: restore, compaction and vacuum make versions that carry none of our metadata.
         """
         table = _open(self.url)
-        if table is None:
-            return
-        history = {int(entry["version"]): entry for entry in table.history()}
-        metadata = metadata_of_runs(table)
+        if table is not None:
+            yield from self._published(table, Log(table))
+
+    def _published(self, table: DeltaTable, log: Log) -> Iterator[Published]:
         version, last_run = int(table.version()), None
         run = served_run(table)  # of the newest version, errors are not taken for "nothing there"
         while True:
@@ -87,13 +87,13 @@ class DeltaTables:
                     version=version,
                     run_id=run[0],
                     as_of=run[1],
-                    metadata=metadata.get(run[0], {}),
-                    at=made_at(history.get(version, {})),
+                    metadata=log.metadata_of_run(run[0]),
+                    at=made_at(log.entry(version)),
                 )
-            version = before(version, history)
-            if version not in history:  # the table began here, or its log was cleaned up
+            version = before(version, log.entries)
+            if version not in log.entries:  # the table began here, or its log was cleaned up
                 return
-            run = run_told(history[version]) or run_of_older(self.url, version)
+            run = run_told(log.entries[version]) or run_of_older(self.url, version)
 
     def kept(self) -> Iterator[Published]:
         """All that can be served again; see `Tables`."""
@@ -109,7 +109,8 @@ class DeltaTables:
         table = _open(self.url)
         if table is None:
             return set()
-        return metadata_of_runs(table).keys() - {published.run_id for published in self.published()}
+        log = Log(table)
+        return log.metadata.keys() - {published.run_id for published in self._published(table, log)}
 
     def publish(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,52 @@ from sasrec_tasks.tables.protocol import Published
 
 METADATA = "sasrec"
 """Key of a publish's metadata in the Delta log."""
+
+Entry = Mapping[str, Any]
+"""What the log says of one version."""
+
+
+class Log:
+    """What the log says of the versions of a table, up to the one that is open.
+
+    Each is a file to read: the open one's is read alone if that will do. deltalake (1.6.6) lists what was committed
+    since the table was opened, too, and gives the newest of it the number of the open version; here, numbers are right.
+    """
+
+    def __init__(self, table: DeltaTable) -> None:
+        self.table, self.version = table, int(table.version())
+
+    @cached_property
+    def open(self) -> Entry:
+        """Of the open version."""
+        listed = self.table.history(limit=1)  # and all that is newer
+        return _without_number(listed[-1]) if listed else {}
+
+    @cached_property
+    def entries(self) -> dict[int, Entry]:
+        """Of each version that the log still has, newest first."""
+        listed = [_without_number(entry) for entry in self.table.history()]
+        newer = listed.index(self.open) if listed else 0
+        return {self.version - place: entry for place, entry in enumerate(listed[newer:])}
+
+    @cached_property
+    def metadata(self) -> dict[str, dict[str, Any]]:
+        """Run → what its latest publish or rollback said."""
+        entries = reversed(self.entries.values())  # oldest first: the latest wins
+        return {found["run_id"]: found for entry in entries if (found := metadata_of(entry)) is not None}
+
+    def metadata_of_run(self, run_id: str) -> dict[str, Any]:
+        """What a run's latest publish or rollback said; nothing if that is not known."""
+        told = metadata_of(self.open)
+        return told if told and told["run_id"] == run_id else self.metadata.get(run_id, {})
+
+    def entry(self, version: int) -> Entry:
+        """Of one version; nothing where it was cleaned up."""
+        return self.open if version == self.version else self.entries.get(version, {})
+
+
+def _without_number(entry: Entry) -> Entry:
+    return {name: value for name, value in entry.items() if name != "version"}
 
 
 def run_of(table: DeltaTable) -> tuple[str, datetime] | None:
@@ -45,11 +92,9 @@ def served_run(table: DeltaTable) -> tuple[str, datetime] | None:
     return run_of(table) or run_told(_entry(table))
 
 
-def _entry(table: DeltaTable) -> Mapping[str, Any]:
+def _entry(table: DeltaTable) -> Entry:
     """What the log says of the version that is open."""
-    version = table.version()
-    found: Mapping[str, Any] = next((each for each in table.history() if each["version"] == version), {})
-    return found
+    return Log(table).entry(int(table.version()))
 
 
 def run_of_older(url: str, version: int) -> tuple[str, datetime] | None:
@@ -60,7 +105,7 @@ def run_of_older(url: str, version: int) -> tuple[str, datetime] | None:
         return None
 
 
-def run_told(entry: Mapping[str, Any]) -> tuple[str, datetime] | None:
+def run_told(entry: Entry) -> tuple[str, datetime] | None:
     """RUN_ID and AS_OF of a version's rows, as its commit told them, which outlives them; None if it is not ours."""
     content = metadata_of(entry)
     if content is None or "as_of" not in content:
@@ -74,33 +119,31 @@ def versions(table: DeltaTable, there: Mapping[str, File]) -> Iterator[tuple[Nam
     Args:
         there: the data files in the table's folder.
     """
-    history = {int(entry["version"]): entry for entry in table.history()}
-    metadata = metadata_of_runs(table)
+    log = Log(table)
     for version, files in reversed(files_of_versions(table).items()):
-        entry = history.get(version, {})
+        entry = log.entries.get(version, {})
         all_there = files and files <= there.keys()
         run = (run_told(entry) or run_of_older(table.table_uri, version)) if all_there else None
         published = run and Published(
             version=version,
             run_id=run[0],
             as_of=run[1],
-            metadata=metadata.get(run[0], {}),
+            metadata=log.metadata.get(run[0], {}),
             at=made_at(entry),
         )
         yield files, published
 
 
-def made_at(entry: Mapping[str, Any]) -> datetime | None:
+def made_at(entry: Entry) -> datetime | None:
     """When a version was committed, if its commit says."""
     return datetime.fromtimestamp(entry["timestamp"] / 1000, UTC) if "timestamp" in entry else None
 
 
 def newest_of_run(table: DeltaTable, run_id: str) -> int:
     """The newest version that holds a run's rows."""
-    url = table.table_uri
-    history = {int(entry["version"]): entry for entry in table.history()}
+    url, log = table.table_uri, Log(table)
     for version in range(int(table.version()), -1, -1):
-        told = metadata_of(history.get(version, {}))
+        told = metadata_of(log.entry(version))
         if told is not None:
             if told["run_id"] == run_id and _is_whole(url, version):
                 return version
@@ -127,13 +170,7 @@ def version_of(table: DeltaTable | None, run_id: str) -> int | None:
     return int(table.version()) if found == run_id else None
 
 
-def metadata_of_runs(table: DeltaTable) -> dict[str, dict[str, Any]]:
-    """Run → what its latest publish or rollback said."""
-    entries = reversed(table.history())  # oldest first: the latest wins
-    return {found["run_id"]: found for entry in entries if (found := metadata_of(entry)) is not None}
-
-
-def metadata_of(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+def metadata_of(entry: Entry) -> dict[str, Any] | None:
     """What one of our commits said."""
     try:
         content = json.loads(entry[METADATA])
@@ -142,7 +179,7 @@ def metadata_of(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and "run_id" in content else None
 
 
-def before(version: int, history: dict[int, dict[str, Any]]) -> int:
+def before(version: int, history: Mapping[int, Entry]) -> int:
     """The version that came before, where a restore leads back to the one that it restored."""
     entry = history.get(version, {})
     restored = entry.get("operationParameters") or {}

@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 from sasrec_tasks import filesystem
 from sasrec_tasks.files import File
 from sasrec_tasks.tables.delta_files import folder_of, in_folder, staged
-from sasrec_tasks.tables.delta_log import metadata_of, run_of_older, versions
+from sasrec_tasks.tables.delta_log import Log, metadata_of, run_of_older, versions
 from sasrec_tasks.tables.delta_replay import Names, files_of_versions
 from sasrec_tasks.tables.protocol import Pruned
 from sasrec_tasks.tables.retention import Keep
@@ -73,10 +73,10 @@ def _staged(table: DeltaTable, left_alone: datetime) -> dict[str, File]:
 
 def _needed_popular(table: DeltaTable, runs: set[str]) -> Iterator[tuple[Names, bool]]:
     """Of each version of the popular items: its files, and whether it is what is served for one of the runs."""
-    history = {int(entry["version"]): entry for entry in table.history()}
+    log = Log(table)
     missing, newest = set(runs), int(table.version())
     for version, files in reversed(files_of_versions(table).items()):
-        told = metadata_of(history.get(version, {})) or {}
+        told = metadata_of(log.entry(version)) or {}
         run_id = told.get("run_id") or (run_of_older(table.table_uri, version) or ("",))[0]
         yield files, version == newest or run_id in missing
         missing.discard(run_id)

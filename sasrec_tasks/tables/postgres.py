@@ -286,19 +286,20 @@ class PostgresTables:
         cursor.execute(VERSIONS.format(versions=self._table("versions")))
         return self._versions(cursor)
 
-    def _versions(self, cursor: Cursor) -> Versions:
+    def _versions(self, cursor: Cursor, *, with_metadata: bool = True) -> Versions:
         cursor.execute("SELECT to_regclass($1) IS NOT NULL", parameters=(self._table("versions"),))
         if not cursor.fetchone()[0]:
             return Versions()
+        metadata = "metadata" if with_metadata else "'{}'::text AS metadata"
         cursor.execute(
-            f"SELECT version, place, follows, run_id, as_of, metadata, at FROM {self._table('versions')}"
+            f"SELECT version, place, follows, run_id, as_of, {metadata}, at FROM {self._table('versions')}"
         )
         found = cursor.fetch_arrow_table().to_pylist()
         return Versions(Version(**{**row, "metadata": json.loads(row["metadata"])}) for row in found)
 
     def _places(self, cursor: Cursor) -> dict[str, int]:
         """The places whose tables are there, and their bytes."""
-        if self._versions(cursor).newest is None:
+        if self._versions(cursor, with_metadata=False).newest is None:
             return {}
         tables = ["to_regclass($1 || place || '\"')", "to_regclass($2 || place || '\"')"]
         size = " + ".join(f"pg_total_relation_size({table})" for table in tables)
@@ -313,7 +314,7 @@ class PostgresTables:
 
     def _place(self, cursor: Cursor, version: int | None) -> str:
         """Where the rows of a version are, or of the newest."""
-        found = self._versions(cursor).at(version, self.url)
+        found = self._versions(cursor, with_metadata=False).at(version, self.url)
         if version is not None:
             tables = (self._table("", found.place), self._table("popular", found.place))
             cursor.execute("SELECT to_regclass($1) IS NULL OR to_regclass($2) IS NULL", parameters=tables)

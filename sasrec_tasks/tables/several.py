@@ -80,17 +80,28 @@ class SeveralTables:
         """Roll each table back to the run; the primary last, so that trying again goes on. See `Tables`.
 
         Raises:
-            OSError: one of the others does not keep the run's rows any more.
+            OSError: one of the others does not hold the run's rows.
         """
         if (newest := next(self.published(), None)) and newest.run_id != to.run_id:
             require_served(newest, instead_of, self.url)
-        found = [(table, _of_run(table, to.run_id)) for table in self.others]
+        found = [(table, self._of_run(table, to.run_id)) for table in self.others]
         for table, theirs in found:
             table.rollback(theirs)
         try:
             return self.primary.rollback(to, instead_of=instead_of)
         finally:  # another may have been faster with the primary table
             self._follow()
+
+    def _of_run(self, table: Tables, run_id: str) -> Published:
+        """What serves a run in one of the others."""
+        found = next((kept for kept in table.kept() if kept.run_id == run_id), None)
+        if found is None:
+            raise OSError(
+                f"{table.url}: holds no rows of run {run_id}: they were pruned, or are from before this table was "
+                f"added. Choose another version, or roll back {self.url} alone, and the champion with it, by "
+                f"`sasrec-tasks rollback --table`: {table.url} then serves what it does now until the next publish"
+            )
+        return found
 
     def _served_run(self) -> str | None:
         newest = next(self.primary.published(), None)
@@ -138,10 +149,3 @@ class SeveralTables:
     def popular(self, version: int | None = None) -> pa.Table:
         """The popular items of the primary table; see `Tables`."""
         return self.primary.popular(version)
-
-
-def _of_run(table: Tables, run_id: str) -> Published:
-    found = next((kept for kept in table.kept() if kept.run_id == run_id), None)
-    if found is None:
-        raise OSError(f"{table.url}: holds no rows of run {run_id} any more: choose another version")
-    return found

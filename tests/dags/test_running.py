@@ -20,6 +20,7 @@ from sasrec_tasks import pipeline, runs
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import PLACES
 from sasrec_tasks.naming import from_names
+from sasrec_tasks.rollback import roll_back
 from sasrec_tasks.tables import Recommendations
 
 LEARNED = {
@@ -159,6 +160,7 @@ def test_a_night_that_is_filled_in_replaces_nothing_and_says_so(
 
 
 ASKS = {**LEARNED, "gate.ask_overlap": 1.0}
+ASKED = NIGHTS[-1] + timedelta(hours=1)
 
 
 def waiting(airflow: Any, *, as_of: datetime, random_state: int) -> tuple[str, dict[str, Any]]:
@@ -182,7 +184,7 @@ def answer(airflow: Any, run: str, option: str) -> None:
 def approved(running_airflow: Any, filled_in: dict[datetime, str]) -> str:
     """A run that asked a person, who let it publish."""
     before = served(running_airflow).version
-    run, asked = waiting(running_airflow, as_of=NIGHTS[-1] + timedelta(hours=1), random_state=1)
+    run, asked = waiting(running_airflow, as_of=ASKED, random_state=1)
     assert asked["options"] == ["Publish", "Leave the table as it is"]
     assert run in asked["subject"]
     assert "overlap" in asked["body"]
@@ -215,24 +217,59 @@ def test_what_a_person_does_not_approve_is_not_published(running_airflow: Any, a
 # A run that is cleared
 
 
+@pytest.fixture(scope="module")
+def repeated(running_airflow: Any, approved: str) -> str:
+    """A second run of the night whose publish was approved, which has replaced it."""
+    assert served(running_airflow).run_id == approved
+    run: str = running_airflow.trigger({**LEARNED, "as_of": ASKED.isoformat(), "train.random_state": 3})
+    running_airflow.succeeded(run)
+    assert served(running_airflow).run_id == run
+    return run
+
+
+def clear(airflow: Any, *cleared: str) -> None:
+    """Clear all tasks of runs, and wait until they have ended again."""
+    for run in cleared:
+        body = {"dry_run": False, "only_failed": False, "reset_dag_runs": True, "dag_run_id": run}
+        airflow.ask("POST", f"dags/{airflow.dag}/clearTaskInstances", body)
+    airflow.succeeded(*cleared)
+
+
+def traces(airflow: Any, *of: str) -> dict[str, Any]:
+    """All that runs have left: files, rows in the table of runs, what is served, what consumers were told."""
+    return {
+        "files": [contents(Path(store_of(airflow, run).root)) for run in of],
+        "rows": [ending(airflow, run) for run in of],
+        "version": served(airflow).version,
+        "events": told(airflow),  # consumers do not run again
+    }
+
+
 def test_clearing_runs_that_have_ended_changes_nothing(
-    running_airflow: Any, filled_in: dict[datetime, str], approved: str
+    running_airflow: Any, filled_in: dict[datetime, str], approved: str, repeated: str
 ) -> None:
-    cleared = [approved, filled_in[PAST[-1]]]
-    folders = [Path(store_of(running_airflow, run).root) for run in cleared]
-    before, version = [contents(folder) for folder in folders], served(running_airflow).version
-    rows, events = [ending(running_airflow, run) for run in cleared], told(running_airflow)
-    assert approved in {event["extra"]["run_id"] for event in events}
+    cleared = [approved, repeated, filled_in[PAST[-1]]]
+    before = traces(running_airflow, *cleared)
+    assert {approved, repeated} <= {event["extra"]["run_id"] for event in before["events"]}
     late = Path(running_airflow.environment["SASREC_SOURCE"]) / f"date={PAST[-1].date()}" / "events.parquet"
     mended = pd.read_parquet(late).iloc[:-1]
     mended.to_parquet(late, index=False)
-    for run in cleared:
-        body = {"dry_run": False, "only_failed": False, "reset_dag_runs": True, "dag_run_id": run}
-        running_airflow.ask("POST", f"dags/{running_airflow.dag}/clearTaskInstances", body)
-    running_airflow.succeeded(*cleared)
-    assert [contents(folder) for folder in folders] == before
-    assert served(running_airflow).version == version
-    assert [ending(running_airflow, run) for run in cleared] == rows
-    assert told(running_airflow) == events  # consumers do not run again
+    clear(running_airflow, *cleared)
+    assert traces(running_airflow, *cleared) == before
     assert running_airflow.tasks(approved)["approve"] == "skipped"  # nobody is asked twice
     assert "nothing to do" in running_airflow.log(approved, "train")
+
+
+def test_clearing_a_backfill_after_a_rollback_publishes_nothing(
+    running_airflow: Any, filled_in: dict[datetime, str]
+) -> None:
+    run = filled_in[PAST[-1]]
+    champion = store_of(running_airflow, run).read_json("gate", "verdict.json")["champion"]
+    assert champion["run_id"] == f"night-{PAST[-2].date() - timedelta(days=1)}"  # not that night itself
+    roll_back(
+        running_airflow.environment["SASREC_TABLE"], run_id=f"night-{PAST[0].date() - timedelta(days=1)}"
+    )
+    before = traces(running_airflow, run)
+    clear(running_airflow, run)
+    assert traces(running_airflow, run) == before
+    assert running_airflow.tasks(run)["export"] == "skipped"

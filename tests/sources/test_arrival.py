@@ -256,6 +256,33 @@ def test_a_delta_table_is_read_at_the_version_of_as_of(front: Any) -> None:
     assert read(front.run(url, upto="ingest", as_of=now.isoformat(), run_id="now")) == ["a", "c"]
 
 
+def test_what_is_written_to_a_delta_table_meanwhile_does_not_move_its_versions(
+    front: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = str(front.folder / "delta")
+    names = ["USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP"]
+
+    def write(item: str) -> None:
+        rows = pa.table([list(column) for column in zip(*events((item, 1.5)), strict=True)], names=names)
+        write_deltalake(url, rows, mode="append")
+
+    for item in "ab":
+        write(item)
+        time.sleep(0.05)
+    as_of, history, later = datetime.now(UTC), DeltaTable.history, ["c"]
+
+    def slow(table: DeltaTable, limit: int | None = None) -> Any:
+        if later:
+            write(later.pop())
+        return history(table, limit)
+
+    monkeypatch.setattr(DeltaTable, "history", slow)
+    store = front.run(url, upto="ingest", as_of=as_of.isoformat())
+    assert not later
+    assert read(store) == ["a", "b"]
+    assert manifest(store)["delta_version"] == 1
+
+
 def test_a_delta_table_that_is_younger_than_as_of_is_read_by_time(front: Any) -> None:
     url = str(front.folder / "delta")
     rows = pa.table([list(column) for column in zip(*events(("a", 1.5), ("b", 3.5)), strict=True)],

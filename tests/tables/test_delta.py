@@ -16,7 +16,7 @@ from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables import Published, delta_files, open_tables
 from sasrec_tasks.tables.delta import DeltaTables
 from sasrec_tasks.tables.delta_files import dataset
-from sasrec_tasks.tables.delta_log import run_of
+from sasrec_tasks.tables.delta_log import Log, metadata_of, run_of
 from sasrec_tasks.tables.delta_replay import of_version
 
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
@@ -159,3 +159,39 @@ def test_the_run_is_told_by_one_file(url: str, publish: Publish, monkeypatch: py
     assert run_of(table) == ("a", JANUARY)
     first.unlink()
     assert run_of(table) is None
+
+
+def test_who_asks_for_the_newest_publish_reads_one_commit(
+    url: str, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run_id in "abc":
+        publish(url, run_id, metadata={"of": run_id})
+    history, limits = DeltaTable.history, []
+
+    def counted(table: DeltaTable, limit: int | None = None) -> Any:
+        limits.append(limit)
+        return history(table, limit)
+
+    monkeypatch.setattr(DeltaTable, "history", counted)
+    newest = next(open_tables(url).published())
+    assert (newest.run_id, newest.metadata["of"], limits) == ("c", "c", [1])
+    assert newest.at is not None
+    assert [each.metadata["of"] for each in open_tables(url).published()] == ["c", "b", "a"]
+    DeltaTable(url).vacuum(200, dry_run=False)  # versions of its own, which tell nothing
+    assert next(open_tables(url).published()).metadata["of"] == "c"
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_what_is_committed_after_a_table_was_opened_is_not_looked_at(
+    url: str, version: int, publish: Publish
+) -> None:
+    for run_id in "abc":
+        publish(url, run_id, metadata={"of": run_id})
+    log = Log(DeltaTable(url, version=version))
+    publish(url, "d")
+    told = {number: metadata_of(entry) or {} for number, entry in log.entries.items()}
+    assert {number: of["run_id"] for number, of in told.items()} == {n: "abc"[n] for n in range(version + 1)}
+    assert log.open == log.entry(version) == log.entries[version]
+    assert log.metadata.keys() == set("abc"[: version + 1])
+    assert log.metadata_of_run("a")["of"] == "a"
+    assert log.metadata_of_run("d") == {}
