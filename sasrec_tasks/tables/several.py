@@ -57,9 +57,9 @@ class SeveralTables:
     ) -> Published:
         """Publish in each table in turn; trying again goes on with those that are missing. See `Tables`.
 
-        One of the others that holds a later ``as_of``, or names another list of forgotten users, stays as it is, with
-        a warning. What another publish or a
-        rollback has made of the primary table meanwhile is what the others serve at last.
+        One of the others that holds a later ``as_of``, or names a list of forgotten users that the publisher has not,
+        stays as it is, with a warning. What another publish or a rollback has made of the primary table meanwhile is
+        what the others serve at last.
 
         Returns:
             The version of the primary table.
@@ -82,10 +82,8 @@ class SeveralTables:
                     metadata=metadata,
                     may_replace=may_replace,
                 )
-            except (
-                Superseded,
-                OtherList,
-            ) as why:  # the primary has committed: what its consumers get is told
+            except (Superseded, OtherList) as why:
+                # the primary has committed: what its consumers get is told
                 log.warning("export: %s: %s: it stays as it is", table.url, why)
                 continue
             log.info("export: run %s is version %d of %s", run_id, copied.version, table.url)
