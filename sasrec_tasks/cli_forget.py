@@ -23,6 +23,13 @@ def forget(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Change nothing, print where they stand.")
     ] = False,
+    new_list: Annotated[
+        bool,
+        typer.Option(
+            "--new-list",
+            help="The list of forgotten users that the table names is lost: begin another. Name all who were on it.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Take users out of the table, its older versions and the runs' folders, and leave them out from now on.
@@ -35,7 +42,7 @@ def forget(
     for name, value in (("store", store), ("table", table)):
         if not value:
             raise BadSettings(f"{name}: not set: give it as --{name}, or as SASREC_{name.upper()}")
-    report = forgetting.forget(user, table=table, store=store, dry_run=dry_run)
+    report = forgetting.forget(user, table=table, store=store, dry_run=dry_run, new_list=new_list)
     if as_json:
         typer.echo(json.dumps(report.as_dict()))
     else:

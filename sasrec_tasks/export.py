@@ -21,13 +21,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sasrec_tasks import announcement, change, contents, contract, eligible, examples, trained, verdict
+from sasrec_tasks import (
+    announcement,
+    change,
+    contents,
+    contract,
+    eligible,
+    examples,
+    forgotten,
+    named_list,
+    trained,
+    verdict,
+)
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import EXPORT, METRICS, OWN_ROWS, VERDICT
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.measures import PROTOCOLS
-from sasrec_tasks.progress import bar
+from sasrec_tasks.progress import Advance, bar
 from sasrec_tasks.rows import Rows
 from sasrec_tasks.tables import Published, Superseded, Tables, open_tables
 from sasrec_tasks.tables.parquet import PREFIX, write_alone
@@ -45,8 +56,8 @@ def run(store: RunStore, settings: Settings) -> Summary:
 
     Raises:
         GateRefused: the verdict does not allow it, or asks for an approval that nobody has given.
-        BadSettings: no verdict on these weights, `refit` has not gone on from them, or the run is published with
-            other rows.
+        BadSettings: no verdict on these weights, `refit` has not gone on from them, the run is published with
+            other rows, or the table names a list of forgotten users that the store has not.
         BadData: a table that narrows the export can't be used, or the rows break their contract.
     """
     if not settings.table:
@@ -112,7 +123,8 @@ def _require_same_rows(published: Published, content: str) -> None:
 
 
 def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Path) -> Summary:
-    unchanged = store.inputs_unchanged(["split", *narrowed])
+    listed = forgotten.read(store.store)
+    unchanged = (store.inputs_unchanged(["split", *narrowed]), forgotten.unchanged(store.store, listed))
     rows = Rows(store, settings)
     metrics = store.read_json("evaluate", METRICS)
     assert settings.as_of is not None
@@ -127,23 +139,30 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
         "metrics": {name: metrics[name] for name in PROTOCOLS},
         "data_interval": [contents.period(store, rows.data)[0], settings.as_of.isoformat()],
         "forced": store.read_json("gate", VERDICT)["forced"],
+        **named_list.named(listed, store.store),
     }
+
+    def batches(advance: Advance) -> Iterator[pa.RecordBatch]:
+        """Without users on a list that has come into the store since the source was read."""
+        return contract.checked(map(listed.without, rows.batches(advance, weights)))
+
     version: int | None = None
     with bar(
         "export", len(rows.data.events), "users"
     ) as advance:  # here: a driver may read the rows in another thread
         try:
             version = tables.publish(
-                _while(unchanged, contract.checked(rows.batches(advance, weights))),
+                _while(unchanged, batches(advance)),
                 contract.checked_popular(rows.popular()),
                 run_id=store.run_id,
                 as_of=settings.as_of,
                 metadata=metadata,
+                may_replace=partial(named_list.require, table=settings.table, store=store.store),
             ).version
         except Superseded as newer:
             write_alone(
                 folder,
-                contract.checked(rows.batches(advance, weights)),
+                batches(advance),
                 contract.checked_popular(rows.popular()),
                 run_id=store.run_id,
                 as_of=settings.as_of,
@@ -188,10 +207,13 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
     return summary
 
 
-def _while(unchanged: Callable[[], None], rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _while(
+    unchanged: Iterable[Callable[[], None]], rows: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
     """Rows that are only published if, when all have been read, what they were made of is what it was."""
     yield from rows
-    unchanged()
+    for check in unchanged:
+        check()
 
 
 def _refitted(store: RunStore, settings: Settings, rows: Rows) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sasrec_tasks import abandoned, forgotten, run_folders, runs
+from sasrec_tasks import abandoned, addresses, forgotten, named_list, run_folders, runs
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.forget_run import Cleaned, clean
@@ -49,7 +49,9 @@ class Report:
         return asdict(self)
 
 
-def forget(users: Collection[str], *, table: str, store: str, dry_run: bool = False) -> Report:
+def forget(
+    users: Collection[str], *, table: str, store: str, dry_run: bool = False, new_list: bool = False
+) -> Report:
     """Take users out of a table and a store, and leave them out from now on.
 
     Args:
@@ -57,24 +59,29 @@ def forget(users: Collection[str], *, table: str, store: str, dry_run: bool = Fa
         table: as the setting `table`.
         store: as the setting `store`.
         dry_run: change nothing, only search.
+        new_list: the list that the table names is lost: it names this store's from now on.
 
     Returns:
         What was done. Something found at the end is of what is at work elsewhere, or stands where nothing is changed
         (settings, names of files): see `Searched.found`.
 
     Raises:
-        BadSettings: no user, or an empty id.
+        BadSettings: no user, an empty id, an address with a secret, or a table that names a list of forgotten users
+            which the store has not.
         OSError: a run is at work on this machine, or something can't be read, written or reached. What was done is
             done; the same call goes on.
     """
     if not users or not all(users):
         raise BadSettings("--user: is empty: name a user, as USER_ID has it")
+    addresses.check("store", store)  # it is named in the table's metadata
     mentions = Mentions(users)
     tables, runs_url = open_tables(table), runs.url_of(table, store)
     listed, reasons = 0, 0
     forgot: list[Forgot] = []
     cleaned: list[Cleaned] = []
     if not dry_run:
+        if not new_list:
+            _require_named(table, store)
         _require_none_at_work(store)
         listed = forgotten.add(store, users)
         run_folders.remove_leftovers(store)
@@ -82,8 +89,8 @@ def forget(users: Collection[str], *, table: str, store: str, dry_run: bool = Fa
             abandoned.remove(Path(tempfile.gettempdir()), prefix)
         cleaned = [done for run in _runs(store) if (done := clean(run, mentions)).files or done.discarded]
         reasons = runs.forget(runs_url, mentions)
-        if tables.search(mentions).found:
-            forgot = tables.forget(mentions.users)
+        if new_list or tables.search(mentions).found:
+            forgot = tables.forget(mentions.users, named_list.named(forgotten.read(store), store))
     searched = tables.search(mentions) + in_folders(
         dict.fromkeys((store, *([] if _is_below(runs_url, store) else [runs_url]))), mentions
     )
@@ -110,6 +117,13 @@ def forget(users: Collection[str], *, table: str, store: str, dry_run: bool = Fa
 
 def _runs(store: str) -> list[RunStore]:
     return [run for run in run_folders.in_store(store) if run.is_started()]
+
+
+def _require_named(table: str, store: str) -> None:
+    """Refuse users of another store's table: this store's list would take the place of theirs."""
+    for place in places(table):
+        if newest := next(open_tables(place).published(), None):
+            named_list.require(newest, table=place, store=store)
 
 
 def _require_none_at_work(store: str) -> None:

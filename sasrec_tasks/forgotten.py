@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -29,7 +30,7 @@ class Forgotten:
     """Who is left out."""
 
     key: str  # hexadecimal; "" of an empty list
-    hashes: frozenset[str]
+    hashes: dict[str, str]  # of a user → when they were forgotten, in that order
 
     def holds(self, user: str) -> bool:
         """Whether a user is forgotten."""
@@ -40,6 +41,11 @@ class Forgotten:
         if not self.hashes or not len(batch):
             return batch
         return batch.filter(pc.invert(self._are(batch.column("USER_ID"))))
+
+    def hash_of_first(self, users: int) -> str:
+        """What tells so many of the first users from those of any other list; as lists only grow, it stays the same."""
+        first = "".join(islice(self.hashes, users))
+        return hashlib.blake2b(first.encode(), digest_size=8).hexdigest()
 
     def _are(self, ids: pa.Array) -> pa.Array:
         """Whether each is an id of theirs."""
@@ -74,7 +80,7 @@ def unchanged(store: str, before: Forgotten) -> Callable[[], None]:
 
     def check() -> None:
         if read(store) != before:
-            raise OSError(f"{store}: a user was forgotten since the source was read: try again")
+            raise OSError(f"{store}: a user was forgotten since this task began: try again")
 
     return check
 
@@ -93,7 +99,7 @@ def add(store: str, users: Iterable[str]) -> int:
         tag = files.tag(fs, path)
         content = _content(fs, path, store)
         listed = _of({"key": secrets.token_hex(32), **content})
-        new = {listed._hash(user) for user in users} - listed.hashes
+        new = {listed._hash(user) for user in users} - listed.hashes.keys()
         if new:
             at = datetime.now(UTC).isoformat(timespec="seconds")
             values = {
@@ -116,10 +122,11 @@ def _content(fs: Any, path: str, store: str) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise BadSettings(
-            f"{store}/{FILE}: damaged: {error}: restore it from a copy, or remove it and forget the same users again; "
-            "until then nothing is read, since users who were forgotten could come back"
+            f"{store}/{FILE}: damaged: {error}: restore it from a copy, or remove it and forget the same users again "
+            "(`sasrec-tasks forget --new-list`); until then nothing is read, since users who were forgotten could come "
+            "back"
         ) from error
 
 
 def _of(content: dict[str, Any]) -> Forgotten:
-    return Forgotten(content.get("key", ""), frozenset(content.get("users", {})))
+    return Forgotten(content.get("key", ""), content.get("users", {}))

@@ -50,11 +50,12 @@ def start(settings: Settings, run_id: str) -> RunStore:
     """Check where a run reads and writes, and freeze its settings in its folder.
 
     Raises:
-        BadSettings: a place that is not set or outside `ingest.allowed_roots`, or a bad run id.
+        BadSettings: a place that is not set or outside `ingest.allowed_roots`, a bad run id, or a table that names a
+            list of forgotten users which the store has not.
         BadData: a table that narrows the export lacks a column.
         OSError: the table can't be read.
     """
-    from sasrec_tasks import narrowing  # not when a DAG file is parsed
+    from sasrec_tasks import named_list, narrowing  # not when a DAG file is parsed
     from sasrec_tasks.schema import build_schema
     from sasrec_tasks.tables import open_tables
 
@@ -82,8 +83,10 @@ def start(settings: Settings, run_id: str) -> RunStore:
         roots.check(name, place, settings.ingest.allowed_roots)
     store = RunStore.of(settings.store, run_id)
     # rather now than after hours of training:
-    next(open_tables(settings.table).published(), None)
+    newest = next(open_tables(settings.table).published(), None)
     if not (store.is_started() and store.marker("export")):  # a run that has ended reads nothing again
+        if newest:
+            named_list.require(newest, table=settings.table, store=store.store)
         narrowing.check(settings, settings.as_of or datetime.now(UTC))
     store.freeze(settings)
     return store

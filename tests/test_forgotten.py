@@ -42,7 +42,20 @@ def test_it_holds_no_id_and_two_stores_hold_other_hashes(tmp_path: Path) -> None
     assert "ann" not in (tmp_path / "one" / forgotten.FILE).read_text()
     assert one.holds("ann@example.com")
     assert other.holds("ann@example.com")
-    assert one.hashes.isdisjoint(other.hashes)
+    assert one.hashes.keys().isdisjoint(other.hashes)
+
+
+def test_its_first_ones_tell_it_from_others_however_long_it_grows(tmp_path: Path) -> None:
+    store, other = str(tmp_path / "one"), str(tmp_path / "other")
+    hashes = []
+    for users in (["a", "b"], ["c"]):
+        forgotten.add(store, users)
+        listed = forgotten.read(store)
+        hashes.append(listed.hash_of_first(2))
+    assert hashes[0] == hashes[1] != listed.hash_of_first(3)
+    forgotten.add(other, ["a", "b"])
+    assert forgotten.read(other).hash_of_first(2) != hashes[0]
+    assert forgotten.read(str(tmp_path / "none")).hash_of_first(2) != hashes[0]
 
 
 def test_nobody_is_lost_of_two_who_write_at_once(store: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sasrec_tasks.tables.protocol import Forgot, Pruned, Published, Superseded, Tables
+from sasrec_tasks.tables.protocol import Forgot, OtherList, Pruned, Published, Superseded, Tables
 from sasrec_tasks.tables.reader import Recommendations
 from sasrec_tasks.tables.retention import Keep, NotKept
 from sasrec_tasks.tables.urls import open_tables
@@ -11,6 +11,7 @@ __all__ = [
     "Forgot",
     "Keep",
     "NotKept",
+    "OtherList",
     "Pruned",
     "Published",
     "Recommendations",

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -43,8 +43,9 @@ from sasrec_tasks.tables.protocol import (
     forgotten,
     is_without,
     meanwhile,
-    require_latest,
+    require_replaceable,
     require_served,
+    served_again,
     without,
 )
 from sasrec_tasks.tables.retention import Keep, NotKept, not_kept
@@ -120,6 +121,7 @@ class DeltaTables:
         run_id: str,
         as_of: datetime,
         metadata: dict[str, Any],
+        may_replace: Callable[[Published], None] | None = None,
     ) -> Published:
         """Publish a run once; see `Tables`.
 
@@ -133,7 +135,7 @@ class DeltaTables:
         if done := self._published_run(run_id):
             log.info("export: run %s is version %d of %s already", run_id, done.version, self.url)
             return done
-        require_latest(next(self.published(), None), as_of)
+        require_replaceable(next(self.published(), None), as_of, may_replace)
         popular_version = self._publish_popular(popular, run_id)
         content = {
             **metadata,
@@ -158,8 +160,7 @@ class DeltaTables:
         require_served(newest, instead_of, self.url)
         self._at(to.version)
         self._serve_popular(to.run_id)
-        content = {**to.metadata, "run_id": to.run_id, "as_of": to.as_of.isoformat()}
-        content["rolled_back"] = {"run_id": newest.run_id, "version": newest.version}
+        content = {**served_again(to, newest), "run_id": to.run_id, "as_of": to.as_of.isoformat()}
         try:
             version = _restore(table, to.version, content)
         except OSError:
@@ -184,28 +185,30 @@ class DeltaTables:
             return []
         return [delta_prune.prune(self.url, table, _open(self.popular_url), keep, dry_run=dry_run)]
 
-    def forget(self, users: Collection[str]) -> list[Forgot]:
+    def forget(self, users: Collection[str], told: dict[str, Any] | None = None) -> list[Forgot]:
         """Publish without users; the files of all other versions go, and what the log says of them. See `Tables`."""
         table = _open(self.url)  # before looking at it: a commit from here on makes ours fail
         newest = next(self.published(), None)
         if table is None or newest is None:
             return [Forgot(url=self.url, version=None)]
         removed = [published.version for published in self.kept() if published.version < table.version()]
-        if not is_without(self.for_users(list(users)), newest):
+        if not is_without(self.for_users(list(users)), newest, told):
             removed = [*([newest.version] if newest.version == table.version() else []), *removed]
-            table = self._commit_without(table, newest, users)
+            table = self._commit_without(table, newest, users, told)
         delta_forget.remove_before(table)
         if self.search(Mentions(users)).found:  # of a publish that began before and failed since
             time.sleep(WHOLE_SECOND)
-            table = self._commit_without(table, newest, users)
+            table = self._commit_without(table, newest, users, told)
             delta_forget.remove_before(table)
         return [Forgot(url=self.url, version=int(table.version()), removed=tuple(removed))]
 
-    def _commit_without(self, table: DeltaTable, newest: Published, users: Collection[str]) -> DeltaTable:
+    def _commit_without(
+        self, table: DeltaTable, newest: Published, users: Collection[str], told: dict[str, Any] | None
+    ) -> DeltaTable:
         """Serve the open version's rows without users; the version that does."""
-        told = {"run_id": newest.run_id, "as_of": newest.as_of.isoformat(), **forgotten(users, newest)}
+        content = {**newest.metadata, "run_id": newest.run_id, "as_of": newest.as_of.isoformat()}
         rows = without(in_order(table), users)
-        _replace(self.url, table, rows, RECOMMENDATIONS, {**newest.metadata, **told})
+        _replace(self.url, table, rows, RECOMMENDATIONS, {**content, **forgotten(users, newest, told)})
         return _opened(self.url)
 
     def search(self, mentions: Mentions) -> Searched:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import datetime
@@ -38,7 +38,7 @@ from sasrec_tasks.tables.protocol import (
     forgotten,
     is_without,
     meanwhile,
-    require_latest,
+    require_replaceable,
     require_served,
     without,
 )
@@ -87,13 +87,14 @@ class ParquetTables:
         run_id: str,
         as_of: datetime,
         metadata: dict[str, Any],
+        may_replace: Callable[[Published], None] | None = None,
     ) -> Published:
         """Publish a run once; see `Tables`."""
         before = self._versions()
         if done := before.of_run(run_id):
             log.info("export: run %s is version %d of %s already", run_id, done.version, self.url)
             return done
-        require_latest(before.newest, as_of)
+        require_replaceable(before.newest, as_of, may_replace)
         place = f"{PUBLISHES}/{before.next:06d}-{secrets.token_hex(4)}"
         try:
             try:
@@ -168,12 +169,12 @@ class ParquetTables:
             )
         ]
 
-    def forget(self, users: Collection[str]) -> list[Forgot]:
+    def forget(self, users: Collection[str], told: dict[str, Any] | None = None) -> list[Forgot]:
         """Publish without users, and remove the folders of all other publishes; see `Tables`."""
         before = self._versions()
         if (newest := before.newest) is None:
             return [Forgot(url=self.url, version=None)]
-        if not is_without(self.for_users(list(users)), newest):
+        if not is_without(self.for_users(list(users)), newest, told):
             place = f"{PUBLISHES}/{before.next:06d}-{secrets.token_hex(4)}"
             try:
                 self._write(place, without(self.rows(newest.version), users), self.popular())
@@ -181,7 +182,7 @@ class ParquetTables:
                     tag, now = files.tag(self.fs, f"{self.root}/{POINTER}"), self._versions()
                     if now.newest != newest:
                         raise meanwhile(self.url)
-                    newest = now.renewed(place, forgotten(users, newest))
+                    newest = now.renewed(place, forgotten(users, newest, told))
                     self._point_at(newest, now, tag)
             finally:
                 self._remove_unless_kept(place)

@@ -15,7 +15,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
@@ -38,7 +38,7 @@ from sasrec_tasks.tables.protocol import (
     forgotten,
     is_without,
     meanwhile,
-    require_latest,
+    require_replaceable,
     require_served,
 )
 from sasrec_tasks.tables.retention import Keep, not_kept
@@ -101,6 +101,7 @@ class PostgresTables:
         run_id: str,
         as_of: datetime,
         metadata: dict[str, Any],
+        may_replace: Callable[[Published], None] | None = None,
     ) -> Published:
         """Publish a run once; see `Tables`."""
         with self._connection() as cursor:
@@ -108,7 +109,7 @@ class PostgresTables:
             if done := before.of_run(run_id):
                 log.info("export: run %s is version %d of %s already", run_id, done.version, self.url)
                 return done
-            require_latest(before.newest, as_of)
+            require_replaceable(before.newest, as_of, may_replace)
             place = f"{before.next}_{secrets.token_hex(4)}"
             watched = Watched(rows)
             try:
@@ -167,16 +168,16 @@ class PostgresTables:
             )
         ]
 
-    def forget(self, users: Collection[str]) -> list[Forgot]:
+    def forget(self, users: Collection[str], told: dict[str, Any] | None = None) -> list[Forgot]:
         """Serve a copy of the newest rows without users, and then drop all other tables; see `Tables`."""
         with self._connection() as cursor:
             if self._versions(cursor).newest is None:
                 return [Forgot(url=self.url, version=None)]
             versions = self._locked_versions(cursor)
             newest = versions.at(None, self.url)
-            if not is_without(self.for_users(list(users)), newest):
+            if not is_without(self.for_users(list(users)), newest, told):
                 newest = versions.renewed(
-                    self._copy_without(cursor, users, versions), forgotten(users, newest)
+                    self._copy_without(cursor, users, versions), forgotten(users, newest, told)
                 )
                 self._serve(cursor, newest)
                 cursor.commit()  # consumers go on while the others are dropped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.mentions import Mentions
 from sasrec_tasks.traces import Searched
 
@@ -57,6 +58,9 @@ class Pruned:
 FORGOTTEN = "forgotten"
 """Key in the metadata of a version that serves a run's rows again without users who were forgotten."""
 
+FORGOTTEN_LIST = "forgotten_list"
+"""Key in the metadata of a version that was made with a list of forgotten users: which one (`named_list`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Forgot:
@@ -73,6 +77,10 @@ class Superseded(Exception):  # noqa: N818 - it says what is the case
     def __init__(self, newest: Published) -> None:
         super().__init__(f"run {newest.run_id} of {newest.as_of.isoformat()} is published")
         self.newest = newest
+
+
+class OtherList(BadSettings):
+    """The newest version names a list of forgotten users that whoever would replace it does not have."""
 
 
 class Tables(Protocol):
@@ -108,10 +116,15 @@ class Tables(Protocol):
         run_id: str,
         as_of: datetime,
         metadata: dict[str, Any],
+        may_replace: Callable[[Published], None] | None = None,
     ) -> Published:
         """Replace both tables by a run's rows, in one atomic version, or popular items first.
 
         A run that is already published is not published again: what is there is returned.
+
+        Args:
+            may_replace: called with the version that is to be replaced, before anything is written; what it raises
+                ends the publish.
 
         Raises:
             Superseded: rows of a later `as_of` are published; nothing is written.
@@ -152,11 +165,15 @@ class Tables(Protocol):
         """
         ...
 
-    def forget(self, users: Collection[str]) -> list[Forgot]:
+    def forget(self, users: Collection[str], told: dict[str, Any] | None = None) -> list[Forgot]:
         """Serve the newest version's rows without some users, as a new version of the same run, and remove all others.
 
         The new version says so in its metadata. It is not made again where the newest one is such a version without
         these users, so that what was killed half way is gone on with. Popular items stay.
+
+        Args:
+            users: USER_IDs.
+            told: what its metadata says besides.
 
         Returns:
             One for each table.
@@ -196,14 +213,18 @@ class Tables(Protocol):
         ...
 
 
-def require_latest(newest: Published | None, as_of: datetime) -> None:
-    """Refuse to replace rows of a later `as_of`.
+def require_replaceable(
+    newest: Published | None, as_of: datetime, may_replace: Callable[[Published], None] | None
+) -> None:
+    """Refuse to replace rows of a later `as_of`, and what the publisher itself may not replace.
 
     Raises:
         Superseded: what is published is later.
     """
     if newest and newest.as_of > as_of:
         raise Superseded(newest)
+    if newest and may_replace:
+        may_replace(newest)
 
 
 def require_served(newest: Published, known: Published | None, url: str) -> None:
@@ -219,19 +240,34 @@ def require_served(newest: Published, known: Published | None, url: str) -> None
         raise meanwhile(url)
 
 
-def forgotten(users: Collection[str], newest: Published) -> dict[str, Any]:
-    """What a version's metadata says that serves the newest one's rows without some users: how many, and since when."""
+def served_again(earlier: Published, newest: Published) -> dict[str, Any]:
+    """What a version's metadata says that serves an earlier one's rows again: that one's, and instead of what.
+
+    The list of forgotten users is the newest one's: a way back leads to no shorter one.
+    """
+    named = {name: newest.metadata[name] for name in (FORGOTTEN_LIST,) if name in newest.metadata}
+    instead = {"run_id": newest.run_id, "version": newest.version}
+    return {**earlier.metadata, **named, "rolled_back": instead}
+
+
+def forgotten(users: Collection[str], newest: Published, told: dict[str, Any] | None) -> dict[str, Any]:
+    """What a version's metadata says that serves the newest one's rows without some users: how many, and since when.
+
+    Args:
+        told: and this.
+    """
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    return {FORGOTTEN: {"users": len(users), "at": at, "instead_of": newest.version}}
+    return {FORGOTTEN: {"users": len(users), "at": at, "instead_of": newest.version}, **(told or {})}
 
 
-def is_without(rows: pa.Table, newest: Published) -> bool:
+def is_without(rows: pa.Table, newest: Published, told: dict[str, Any] | None) -> bool:
     """Whether a version is already such a one.
 
     Args:
         rows: of the users, in it.
+        told: what its metadata has to say besides.
     """
-    return not len(rows) and FORGOTTEN in newest.metadata
+    return not len(rows) and FORGOTTEN in newest.metadata and (told or {}).items() <= newest.metadata.items()
 
 
 def without(rows: Iterable[pa.RecordBatch], users: Collection[str]) -> Iterator[pa.RecordBatch]:

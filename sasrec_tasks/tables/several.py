@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from functools import reduce
 from typing import Any
@@ -11,7 +11,15 @@ from typing import Any
 import pyarrow as pa
 
 from sasrec_tasks.mentions import Mentions
-from sasrec_tasks.tables.protocol import Forgot, Pruned, Published, Superseded, Tables, require_served
+from sasrec_tasks.tables.protocol import (
+    Forgot,
+    OtherList,
+    Pruned,
+    Published,
+    Superseded,
+    Tables,
+    require_served,
+)
 from sasrec_tasks.tables.retention import Keep
 from sasrec_tasks.traces import Searched
 
@@ -45,16 +53,20 @@ class SeveralTables:
         run_id: str,
         as_of: datetime,
         metadata: dict[str, Any],
+        may_replace: Callable[[Published], None] | None = None,
     ) -> Published:
         """Publish in each table in turn; trying again goes on with those that are missing. See `Tables`.
 
-        One of the others that holds a later ``as_of`` stays as it is, with a warning. What another publish or a
-        rollback has made of the primary table meanwhile is what the others serve at last.
+        One of the others that holds a later ``as_of``, or names a list of forgotten users that the publisher has not,
+        stays as it is, with a warning. What another publish or a rollback has made of the primary table meanwhile is
+        what the others serve at last.
 
         Returns:
             The version of the primary table.
         """
-        published = self.primary.publish(rows, popular, run_id=run_id, as_of=as_of, metadata=metadata)
+        published = self.primary.publish(
+            rows, popular, run_id=run_id, as_of=as_of, metadata=metadata, may_replace=may_replace
+        )
         for table in self.others:
             if self._served_run() != run_id:
                 log.warning(
@@ -68,9 +80,11 @@ class SeveralTables:
                     run_id=run_id,
                     as_of=as_of,
                     metadata=metadata,
+                    may_replace=may_replace,
                 )
-            except Superseded as newer:  # the primary has committed: what its consumers get is told
-                log.warning("export: %s: %s: it stays as it is", table.url, newer)
+            except (Superseded, OtherList) as why:
+                # the primary has committed: what its consumers get is told
+                log.warning("export: %s: %s: it stays as it is", table.url, why)
                 continue
             log.info("export: run %s is version %d of %s", run_id, copied.version, table.url)
         self._follow()
@@ -130,9 +144,9 @@ class SeveralTables:
             pruned for table in (self.primary, *self.others) for pruned in table.prune(keep, dry_run=dry_run)
         ]
 
-    def forget(self, users: Collection[str]) -> list[Forgot]:
+    def forget(self, users: Collection[str], told: dict[str, Any] | None = None) -> list[Forgot]:
         """Take users out of each table; trying again goes on. See `Tables`."""
-        return [forgot for table in (self.primary, *self.others) for forgot in table.forget(users)]
+        return [forgot for table in (self.primary, *self.others) for forgot in table.forget(users, told)]
 
     def search(self, mentions: Mentions) -> Searched:
         """Look through each table; see `Tables`."""

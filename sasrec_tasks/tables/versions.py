@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.tables.protocol import Published, meanwhile
+from sasrec_tasks.tables.protocol import Published, meanwhile, served_again
 from sasrec_tasks.tables.retention import NotKept
 
 
@@ -123,5 +123,6 @@ class Versions:
     def back_to(self, version: int, url: str) -> Version:
         """The next version, which serves an earlier one again; raises as `at`."""
         earlier, newest = self.at(version, url), self.at(None, url)
-        metadata = {**earlier.metadata, "rolled_back": {"run_id": newest.run_id, "version": newest.version}}
-        return replace(earlier, version=self.next, metadata=metadata, at=datetime.now(UTC))
+        return replace(
+            earlier, version=self.next, metadata=served_again(earlier, newest), at=datetime.now(UTC)
+        )
