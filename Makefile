@@ -40,7 +40,9 @@ OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cubla
 
 PASSWORDS := $(CURDIR)/.airflow/passwords.json
 GENERATED := $(CURDIR)/.demo/interactions.parquet
-# Where `make test-faults` counts, before the figures of a whole run replace those of an earlier one.
+# `make test-faults` kills a step at one point in so many; every point takes three times as long.
+FAULTS_EVERY ?= 3
+# Where it counts, before the figures of a whole run replace those of an earlier one.
 FAULTS := $(CURDIR)/.demo/faults.json
 
 # `airflow standalone` starts its parts by name.
@@ -107,7 +109,7 @@ test-airflow: setup ## The services of docker-compose.yml as processes of this m
 
 test-faults: setup ## Kill, starve, cut off, damage and race every step of a night, all hostile input, planted secrets; figures in benchmarks/results/faults.json
 	@seed=$${FAULTS_SEED:-$$RANDOM}; echo "Seed of the random moments: $$seed (FAULTS_SEED=$$seed makes them the same)"; \
-	mkdir -p $(dir $(FAULTS)) && rm -f $(FAULTS) && export FAULTS_SEED=$$seed FAULTS_RESULTS="$(FAULTS)"; \
+	mkdir -p $(dir $(FAULTS)) && rm -f $(FAULTS) && export FAULTS_SEED=$$seed FAULTS_RESULTS="$(FAULTS)" FAULTS_EVERY=$(FAULTS_EVERY); \
 	$(BIN)/python -m pytest -m faults --ignore=tests/hostile -n $(JOBS) --dist loadfile && $(BIN)/python -m pytest tests/hostile \
 	&& $(BIN)/python tests/helpers/fault_figures.py $(FAULTS) benchmarks/results/faults.json
 
