@@ -6,8 +6,7 @@ import json
 import logging
 from typing import Any
 
-import fsspec
-
+from sasrec_tasks import filesystem
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.tables import compare, open_tables
 
@@ -79,7 +78,7 @@ def write(url: str, version: int | None = None, previous_version: int | None = N
     if tables.folder is None:  # a database has no place for a file
         return digest
     place = f"{tables.folder}_digest/{this.version}.json"
-    fs, path = fsspec.core.url_to_fs(place)
+    fs, path = filesystem.opened(place, "table")
     fs.makedirs(path.rpartition("/")[0], exist_ok=True)
     fs.pipe_file(path, json.dumps(digest, indent=2).encode())
     return {**digest, "digest": place}

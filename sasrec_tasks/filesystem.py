@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,9 @@ from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.extras import needs
 
 log = logging.getLogger(__name__)
+
+HTTP = re.compile(r"(?:^|::)(https?)://")
+"""Where a URL, or one that it is chained to, is of HTTP."""
 
 
 def opened(place: str, setting: str) -> tuple[Any, str]:
@@ -25,7 +29,7 @@ def opened(place: str, setting: str) -> tuple[Any, str]:
         BadSettings: a URL of no known kind, or of one whose package is not installed.
     """
     try:
-        fs, path = fsspec.core.url_to_fs(place)
+        fs, path = fsspec.core.url_to_fs(place, **_clients(place))
     except (ImportError, ValueError) as error:
         told = needs("s3fs") if place.startswith(("s3://", "s3a://")) else error
         raise BadSettings(f"{setting}={place!r}: {told}") from error
@@ -33,8 +37,22 @@ def opened(place: str, setting: str) -> tuple[Any, str]:
         from sasrec_tasks import s3  # needs the package s3fs
 
         fs = s3.S3FileSystem(*fs.storage_args, **fs.storage_options)
+    elif place.startswith(("http://", "https://")):
+        from sasrec_tasks import http
+
+        fs = http.HTTPFileSystem(*fs.storage_args, **fs.storage_options)
     fs.invalidate_cache()  # others write there too
     return fs, path
+
+
+def _clients(place: str) -> dict[str, dict[str, Any]]:
+    """What fsspec is to ask servers by, of each kind of HTTP in a place."""
+    kinds = HTTP.findall(place)
+    if not kinds:
+        return {}
+    from sasrec_tasks import http  # needs the package aiohttp
+
+    return {kind: {"get_client": http.client} for kind in kinds}
 
 
 def abort_uploads(folder: str, before: datetime, *, dry_run: bool = False) -> int:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from sasrec_tasks import checksums
-from sasrec_tasks.config import GROUPS, Settings
+from sasrec_tasks.config import GROUPS, PLACES, Settings
 from sasrec_tasks.errors import BadSettings
 
 
@@ -68,6 +68,11 @@ def form() -> Iterator[tuple[str, Any, dict[str, Any]]]:
         schema.setdefault("section", SECTIONS.get(group, "data"))
         if "enum" in schema:
             schema.setdefault("type", "string")
+        if name in PLACES:
+            schema["pattern"] = FREE_OF_SECRETS
+            schema["description_md"] += (
+                " Without a password or a key: name a connection (`connection:ID`), or leave it to the environment."
+            )
         yield name, default, schema
 
 
@@ -200,15 +205,27 @@ _repr = _Masking()
 _repr.maxstring = _repr.maxother = _repr.maxlong = LONGEST
 
 
-SECRET = re.compile(
-    r"passw|passphrase|^pwd$|secret|token|signature|^sig$|account_?key|api_?key|credential", re.IGNORECASE
-)
+_OF_SECRETS = "passw|passphrase|secret|token|signature|account_?key|api_?key|credential"
+
+SECRET = re.compile(rf"{_OF_SECRETS}|^pwd$|^sig$", re.IGNORECASE)
 """Names in an address's query that stand before a secret, as libpq, S3, Azure and others call them."""
 
 PASSWORD = re.compile(r"(://[^/\s:@\[]*:)(?!\d+(?:[/?#]|$))[^\s'\"]+@")
 """What stands between user and host: up to the last `@`, as not everybody escapes it, or a `/`; no port."""
 
 _IN_QUERY = re.compile(r"([?&]([^=&?\s'\"]+)=)[^&?\s'\"]*")
+
+_PLAIN_HOST = r"(?![\s\S]*://[^/\s:@\[]{0,200}:(?!\d+(?:[/?#]|$))(?:(?!::)[^\s'\"]){1,500}@)"
+_PLAIN_QUERY = (
+    r"(?![^#?]*\?(?:[^#:]*[?&])?(?:pwd|sig|[^=&#:?\s'\"]{0,100}"
+    rf"(?:{_OF_SECRETS})[^=&#:?\s'\"]{{0,100}})=[^&#:?\s'\"])"
+)
+
+FREE_OF_SECRETS = rf"(?i)^{_PLAIN_HOST}{_PLAIN_QUERY}[\s\S]*$"
+"""What the form takes for a place, as a pattern of JSON Schema: what it refuses is kept with no run.
+
+It has bounds, so that no text takes long, and lets pass what only a parser of URLs would know: `addresses` does.
+"""
 
 
 def masked(text: str) -> str:

@@ -301,9 +301,8 @@ def triggered_settings(
     own = {name: deployment(name) or "" for name in PLACES}
     narrowed = {name: deployment(name) or None for name in NARROWING_TABLES}
     named = {name: getattr(chosen, name) for name in PLACES}
-    allowed = chosen_places.allowed_roots(
-        deployment("allowed_roots") or "", own, filter(None, narrowed.values())
-    )
+    listed = deployment("allowed_roots") or ""
+    allowed = chosen_places.allowed_roots(listed, own, filter(None, narrowed.values()))
     chosen_places.check(named, own, allowed)
     update: dict[str, Any] = {name: place or own[name] for name, place in named.items()}
     update["as_of"] = end = chosen.as_of or as_of
@@ -311,6 +310,7 @@ def triggered_settings(
         with suppress(OverflowError):  # before the year 1
             update["data_interval_start"] = end - data_interval
     update["export"] = chosen.export.model_copy(update=narrowed)
-    if any(named.values()):  # tasks follow links, and hold what they lead to against the same list
+    # Tasks follow links, and hold what they lead to against the same list.
+    if chosen.ingest.allowed_roots is None and (roots.places(listed) or any(named.values())):
         update["ingest"] = chosen.ingest.model_copy(update={"allowed_roots": allowed})
     return chosen.model_copy(update=update)

@@ -12,9 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
-from sasrec_tasks import files
+from sasrec_tasks import files, filesystem
 from sasrec_tasks.tables import Published
 
 log = logging.getLogger(__name__)
@@ -67,7 +65,7 @@ def write(file: str, row: Mapping[str, Any], table: str, served: Published | Non
     try:
         if not file.endswith(".prom"):
             raise ValueError("the collector reads files that end in .prom")
-        fs, path = fsspec.core.url_to_fs(file)
+        fs, path = filesystem.opened(file, "metrics.textfile")
         files.replace(fs, path, as_text(row, table, served).encode())
         if files.is_local(fs):
             Path(path).chmod(0o644)  # another user's process reads it

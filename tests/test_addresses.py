@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sasrec_tasks import addresses
+from sasrec_tasks.config import PLACES
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.naming import masked, shown
+from sasrec_tasks.naming import form, masked, shown
 
 SECRET = "hunter2"
 
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        "/data/x.parquet", "data/*.parquet", "/data/a[1]*.parquet", "/data/{date:%Y/%m/%d}/x::y", "s3://bucket/x",
-        "postgresql://user@host/db?table=tokens", "connection:db?table=secrets", "parquet+s3://bucket/passwords",
-        "http://[::1]:8000/x.parquet", "simplecache::s3://bucket/x", "memory://x", "C:\\data\\x.parquet", "",
-        "abfs://container@account.dfs.core.windows.net/x", "/data/user:password@host/x.parquet",
-    ],
+PLAIN = (
+    "/data/x.parquet", "data/*.parquet", "/data/a[1]*.parquet", "/data/{date:%Y/%m/%d}/x::y", "s3://bucket/x",
+    "postgresql://user@host/db?table=tokens", "connection:db?table=secrets", "parquet+s3://bucket/passwords",
+    "http://[::1]:8000/x.parquet", "simplecache::s3://bucket/x", "memory://x", "C:\\data\\x.parquet", "",
+    "abfs://container@account.dfs.core.windows.net/x", "/data/user:password@host/x.parquet",
 )  # fmt: skip
+WITH_A_SECRET = (
+    f"postgresql://u:{SECRET}@host/db", f"postgresql://host/db?password={SECRET}", f"s3://k:{SECRET}@bucket/x",
+    f"simplecache::s3://k:{SECRET}@bucket/x", f"https://host/x?X-Amz-Signature={SECRET}",
+    f"https://host/x?a=1&sig={SECRET}", f"connection:db?passwd={SECRET}", f"https://[::1]/x?apikey={SECRET}",
+    f"postgresql://u:{SECRET}@[::1/db", f"postgresql://u:{SECRET}@host/\0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLAIN)
 def test_places_without_a_secret_pass(place: str) -> None:
     addresses.check("source", place)
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        f"postgresql://u:{SECRET}@host/db", f"postgresql://host/db?password={SECRET}", f"s3://k:{SECRET}@bucket/x",
-        f"simplecache::s3://k:{SECRET}@bucket/x", f"https://host/x?X-Amz-Signature={SECRET}",
-        f"https://host/x?a=1&sig={SECRET}", f"connection:db?passwd={SECRET}", f"https://[::1]/x?apikey={SECRET}",
-        f"postgresql://u:{SECRET}@[::1/db", f"postgresql://u:{SECRET}@host/\0",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("place", WITH_A_SECRET)
 def test_a_secret_is_refused_and_not_said(place: str) -> None:
     with pytest.raises(BadSettings, match=r"^source") as raised:
         addresses.check("source", place)
@@ -115,3 +115,54 @@ def test_a_trigger_with_a_secret_anywhere_is_refused_and_not_said(conf: dict[str
     with pytest.raises(BadSettings, match="Airflow keeps") as raised:
         addresses.check_triggered(conf)
     assert SECRET not in str(raised.value)
+
+
+# The trigger form, by which Airflow refuses a run before it keeps what it was to be triggered with
+
+
+def is_taken(place: str) -> bool:
+    patterns = {schema["pattern"] for name, _, schema in form() if name in PLACES}
+    (pattern,) = patterns
+    return re.search(pattern, place) is not None
+
+
+@pytest.mark.parametrize("place", WITH_A_SECRET)
+def test_the_form_takes_no_place_with_a_secret(place: str) -> None:
+    assert not is_taken(place)
+    assert not is_taken(f"/data/table, {place}")
+    assert not is_taken(place.upper())
+
+
+PARTS = (
+    "://",
+    "::",
+    ":",
+    "@",
+    "/",
+    "?",
+    "&",
+    "#",
+    "=",
+    "token",
+    "PWD",
+    "x",
+    "80",
+    " ",
+    "'",
+    ",",
+    "[",
+    "]",
+    "\n",
+)
+
+
+@given(st.lists(st.sampled_from(PARTS)).map("".join) | st.text() | st.sampled_from(PLAIN))
+def test_the_form_takes_each_place_that_is_no_secret(place: str) -> None:
+    if not is_taken(place):
+        with pytest.raises(BadSettings, match="Airflow keeps"):
+            addresses.check_triggered({"source": place})
+
+
+@pytest.mark.parametrize("part", ["://x:", "?token", "&token=", "://x:x", "token"])
+def test_no_text_takes_the_form_long(part: str) -> None:
+    assert is_taken(part * 20_000)

@@ -60,9 +60,11 @@ class ParquetSource:
         self.cut_by: CutBy = "event time"
         self.fs, dated = self._listed(source, as_of, since, arrival, allowed_roots)
         self.states: dict[str, tuple[int, ...]] = {}  # of files of this machine
-        if files.is_local(self.fs):
-            for file, _ in dated:  # a link below an allowed root may lead out of it
-                roots.check(setting, file.path, allowed_roots)
+        is_local = files.is_local(self.fs)
+        for file, _ in dated:
+            if is_local or source.startswith(("http://", "https://")):
+                roots.check(setting, file.path, allowed_roots)  # links, of folders and of pages, may lead out
+            if is_local:
                 self.states[file.path] = _state(_status(file.path))
         found = [file for file, _ in dated]
         if any(day for _, day in dated):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from adbc_driver_postgresql import dbapi
 
+from sasrec_tasks.config import PLACES
 from sasrec_tasks.errors import BadData, BadSettings, GateRefused
 from sasrec_tasks.failures import LONGEST
 from sasrec_tasks.naming import form
@@ -143,6 +145,16 @@ def test_passing_faults_are_tried_again_with_growing_delay(dag: Any) -> None:
 
 def test_the_form_offers_every_setting_with_its_default(dag: Any) -> None:
     assert {name: dag.params[name] for name in dag.params} == {name: default for name, default, _ in form()}
+
+
+def test_airflow_takes_no_place_with_a_password(dag: Any) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    for name in PLACES:
+        params = copy.deepcopy(dag.params)
+        params[name] = "postgresql://host:5432/db?table=x"
+        with pytest.raises(ParamValidationError, match=f"param {name}"):
+            params[name] = "postgresql://u:s3cr3t@host/db?table=x"
 
 
 def test_nobody_who_triggers_a_run_can_widen_the_allowed_roots(dag: Any) -> None:

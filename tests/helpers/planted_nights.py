@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+import httpx
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from airflow_in_one_process import AirflowInOneProcess
-from airflow_processes import free_ports
+from airflow_processes import AIRFLOW, RunningAirflow, answers, free_ports, log_in, running
 from embedded_airflow import EmbeddedAirflow
 from planted_secrets import Secrets
+
+from sasrec_tasks.config import PLACES
 
 NIGHT = "sasrec_nightly"
 OWN = "planted"
@@ -88,7 +91,11 @@ class Receiver:
 
 @dataclass
 class Deployment:
-    """An Airflow whose operator has put a secret in every place there is, and all that it printed."""
+    """An Airflow whose operator has put a secret in every place there is, all that it printed, and triggers it refused.
+
+    Args:
+        password: of its user `ann`.
+    """
 
     airflow: EmbeddedAirflow
     secrets: Secrets
@@ -96,8 +103,10 @@ class Deployment:
     bucket: str
     s3: Any
     receiver: Receiver
+    password: str
     printed: dict[str, str] = field(default_factory=dict)
     status: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, httpx.Response] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -107,7 +116,7 @@ class Deployment:
     def inputs(self) -> Path:
         """Files of the operator's that hold secrets: not searched."""
         folder = self.home / "inputs"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         return folder
 
     def keep(self, what: str, done: subprocess.CompletedProcess[str]) -> None:
@@ -165,8 +174,13 @@ def address(server: str, user: str, password: str = "", host: str = "", **query:
     )
 
 
+def with_password(own: Deployment, where: str) -> str:
+    """An address with a new secret in it."""
+    return f"postgresql://u:{own.secrets.new(where)}@127.0.0.1:1/db?table=t"
+
+
 def go_well(own: Deployment) -> None:
-    """A night with all that asks for a secret, one that the gate refuses, and what comes after."""
+    """Nights with all that asks for a secret, one that the gate refuses, and what comes after."""
     by_libpq = address(own.server, "of_libpq", table="by_libpq")
     tables = f"s3://{own.bucket}/table, connection:stock?table=top, {by_libpq}"
     night: dict[str, Any] = {
@@ -176,6 +190,7 @@ def go_well(own: Deployment) -> None:
         "SASREC_SETTINGS": json.dumps({**QUICK, "ingest.query": QUERY}),
     }
     own.night("a night that publishes", **night)
+    own.night("a night that publishes again", **night)
     own.night(
         "a night that is refused", conf={"gate.force_publish": False, "train.learning_rate": 1e-9}, **night
     )
@@ -239,7 +254,7 @@ def are_told_secrets(own: Deployment) -> None:
     new = own.secrets.new
 
     def postgres(where: str) -> str:
-        return f"postgresql://u:{new(where)}@127.0.0.1:1/db?table=t"
+        return with_password(own, where)
 
     own.night("a source with a password", SASREC_SOURCE=postgres("a password in SASREC_SOURCE"))
     own.night(
@@ -281,7 +296,6 @@ def are_told_secrets(own: Deployment) -> None:
         SASREC_SETTINGS="{'table': '" + postgres("a password in SASREC_SETTINGS that are no JSON"),
     )
     own.own_night("settings of a pipeline with a password", {"table": postgres("a password in make_dag")})
-    own.night("a conf with a password", conf={"source": postgres("a password in a conf")})
     own.night(
         "a conf with a password deep in it",
         conf={"ingest": {"columns": {postgres("a password deep in a conf"): "USER_ID"}}},
@@ -291,6 +305,22 @@ def are_told_secrets(own: Deployment) -> None:
         conf={"more": [postgres("a password in a list in a conf")]},
     )
     own.night("a conf with a password that is no setting", conf={"password": new("a setting that is none")})
+
+
+def are_refused_by_airflow(own: Deployment) -> None:
+    """Triggers by REST, as the UI sends them too, that no run is made of."""
+    environment = own.airflow.environment
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{environment['AIRFLOW__API__PORT']}", timeout=60) as api,
+        running([AIRFLOW, "api-server"], own.home / "api-server.log", environment),
+    ):
+        airflow = RunningAirflow(own.home, own.home / "logs", environment, api)
+        airflow.wait("the API server", lambda: answers(api))
+        log_in(api, "ann", own.password)
+        for name in PLACES:
+            conf = {name: with_password(own, f"a password in the {name} of a trigger by REST")}
+            trigger = {"logical_date": None, "conf": conf}
+            own.refused[name] = api.post(f"/api/v2/dags/{NIGHT}/dagRuns", json=trigger)
 
 
 def have_the_command_line(own: Deployment) -> None:

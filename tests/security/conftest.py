@@ -12,7 +12,7 @@ from fault_figures import RESULTS, put
 
 @pytest.fixture(scope="session")
 def secrets_tally() -> Iterator[dict[str, int]]:
-    """`secrets_planted` and `secrets_found`, written where `RESULTS` names a file (make test-faults)."""
+    """`secrets_planted`, `…_found` and `…_kept_by_airflow`, written where `RESULTS` names a file (make test-faults)."""
     tally: dict[str, int] = {}
     yield tally
     if tally and (file := os.environ.get(RESULTS)):

@@ -12,12 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sasrec_tasks import roots
+from sasrec_tasks import narrowing, roots
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.pipeline import run_task, triggered_settings
+from sasrec_tasks.pipeline import run_task, start, triggered_settings
 from sasrec_tasks.sources.parquet import ParquetSource
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -185,6 +187,57 @@ def test_a_kind_of_url_alone_allows_public_hosts_alone(monkeypatch: pytest.Monke
             roots.check("source", f"https://{host}/x.parquet", ["https://", f"https://{host}"])
 
 
+PLACES_OF_OPERATORS = st.fixed_dictionaries(
+    {
+        "source": st.sampled_from(
+            ["/data/events", "/data/*.parquet", "/data/{date}/x.parquet", "*.parquet", "s3://bucket/dt=*/x.parquet",
+             "connection:warehouse", "https://data.example.com/x.parquet?version=3", "postgresql://db/shop"]
+        ),
+        "store": st.sampled_from(["/runs", "runs/", "s3://bucket/runs"]),
+        "table": st.sampled_from(["/table", "parquet+/table", "/table, connection:warehouse?table=top,s3://bucket/table"]),
+    },
+    optional={
+        "eligible_items": st.sampled_from(["/data/may/*.parquet", "connection:stock?table=items"]),
+        "excluded_pairs": st.sampled_from(["/data/pairs-{data_interval_end}.parquet", "s3://bucket/pairs"]),
+        "allowed_roots": st.sampled_from(["/data", "/data, s3://trials/open", "connection:lab", " "]),
+    },
+)  # fmt: skip
+
+
+@given(PLACES_OF_OPERATORS, st.sampled_from([{}, {"train.epochs": 3}, {"source": "/data/x"}]))
+def test_the_roots_of_an_operator_hold_for_each_run_and_let_pass_what_is_the_operator_s(
+    operator_s: dict[str, str], conf: dict[str, Any]
+) -> None:
+    listed = roots.places(operator_s.get("allowed_roots", ""))
+    if "source" in conf and "/data" not in listed:
+        conf = {}
+    settings = triggered(operator_s, **conf)
+    held = settings.ingest.allowed_roots
+    if not listed and not conf.get("source"):
+        assert held is None
+        return
+    assert held is not None
+    assert set(listed) <= set(held)
+    for place in (
+        settings.source,
+        settings.store,
+        *roots.places(settings.table),
+        *narrowing.named(settings).values(),
+    ):
+        roots.check("place", place, held)
+    for place in ("/etc/passwd", "s3://other/x", "http://169.254.169.254/x", "connection:payments"):
+        with pytest.raises(BadSettings, match="outside the allowed roots"):
+            roots.check("place", place, held)
+
+
+@pytest.mark.parametrize("conf", [{}, {"source": "/data/x"}])
+def test_a_pipeline_s_own_roots_stay(conf: dict[str, Any]) -> None:
+    own = {"source": "/data/events", "store": "/runs", "table": "/table", "allowed_roots": "/data"}
+    params = {"ingest.allowed_roots": ["/data/events", "/runs", "/table"], **conf}  # as `make_dag` gives them
+    settings = triggered_settings(params, conf, own.get, MOMENT)
+    assert settings.ingest.allowed_roots == ("/data/events", "/runs", "/table")
+
+
 # Links, when they are followed
 
 
@@ -251,6 +304,19 @@ def test_a_delta_table_leads_nowhere_else(
     how(table, secret)
     with pytest.raises(BadSettings, match=r"source=.*outside the allowed roots"):
         front.run(str(table), upto="ingest", run_id="second", ingest__allowed_roots=allowed)
+
+
+@pytest.mark.parametrize("how", [leads_out_by_a_link, leads_out_by_its_log, has_a_log_elsewhere])
+def test_a_night_that_nobody_triggered_is_led_nowhere_else_either(
+    front: Any, tmp_path: Path, how: Callable[[Path, Path], None]
+) -> None:
+    table = delta(tmp_path / "inside" / "table", **ROW)
+    secret = delta(tmp_path / "elsewhere", **{**ROW, "USER_ID": ["secret"]})
+    own = {"source": str(table), "store": front.store, "table": f"{tmp_path}/table"}
+    how(table, secret)
+    scheduled = triggered_settings({}, {}, {**own, "allowed_roots": f"{tmp_path}/inside"}.get, MOMENT)
+    with pytest.raises(BadSettings, match=r"source=.*outside the allowed roots"):
+        run_task("ingest", start(scheduled, "night").uri)
 
 
 @pytest.mark.parametrize("what", ["runs", "table"])
