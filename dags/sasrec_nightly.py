@@ -108,7 +108,9 @@ def step(name: str, minutes: int) -> Any:
         task_id=name,
         doc_md=dag_docs.TASKS[name],
         execution_timeout=timedelta(minutes=minutes),
-        max_active_tis_per_dag=1 if name == "train" else None,  # a machine's memory is for one
+        max_active_tis_per_dag=1
+        if name == "train"
+        else None,  # a machine's memory is for one; see `refit`, too
     )
     def call(before: dict[str, Any]) -> dict[str, Any]:
         with at_work():
@@ -190,7 +192,7 @@ def approve() -> HITLOperator:
 @task(
     doc_md=dag_docs.TASKS["refit"],
     execution_timeout=timedelta(hours=6),
-    max_active_tis_per_dag=1,
+    max_active_tis_per_dag=1,  # beside a training of another run, if they are in no pool
     trigger_rule="none_failed_min_one_success",  # `approve` may be skipped
 )
 def refit(before: dict[str, Any]) -> dict[str, Any]:
@@ -235,7 +237,9 @@ def prune() -> dict[str, Any]:
     if not run:
         raise AirflowSkipException("the run was not begun")
     with at_work():
-        return run_task("prune", run)
+        done = run_task("prune", run)
+    removed = {what: len(done["runs"][what]) for what in ("removed", "kept")}  # the log names them
+    return {"run": run, "dry_run": done["dry_run"], "bytes": done["bytes"], "runs": removed}
 
 
 @task(doc_md=dag_docs.TASKS["alert"], execution_timeout=timedelta(minutes=10), retries=2)
@@ -328,8 +332,13 @@ def make_dag(name: str = "sasrec_nightly", settings: dict[str, Any] | None = Non
         if own.settings.get("source"):
             made.get_task("ingest").inlets = [asset_of(name, "interactions")]
     # The environment, not a Variable: the file is parsed twice a minute, and a Variable is a query each time.
-    for each, needed in resources.read(os.environ.get("SASREC_RESOURCES", ""), made.task_ids).items():
-        place(made.get_task(each), needed)
+    needed = resources.read(os.environ.get("SASREC_RESOURCES", ""), made.task_ids)
+    if own.settings.get("refit.enabled") and "train" in needed:
+        needed.setdefault(
+            "refit", needed["train"]
+        )  # a training, too; where it is off, it would wait for nothing
+    for each, its in needed.items():
+        place(made.get_task(each), its)
     return made
 
 

@@ -28,6 +28,7 @@ from sasrec_tasks import abandoned, checksums, claims, files, filesystem, memory
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.naming import as_names, from_names
+from sasrec_tasks.results import closing_line
 
 log = logging.getLogger(__name__)
 
@@ -240,7 +241,7 @@ class RunStore:
         fingerprint = self.fingerprint(task, reads, settings)
         done = self.marker(task)
         if done and self._holds(done, fingerprint):
-            log.info("%s: nothing to do, done at %s", task, done.finished_at)
+            log.info("%s: nothing to do, done at %s; %s/%s", task, done.finished_at, self.uri, task)
             return done.summary
         started = time.monotonic()
         memory.reset_peak()
@@ -256,9 +257,6 @@ class RunStore:
                 seconds=round(time.monotonic() - started, 3),
                 finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 peak_rss_mb=memory.peak_mb(),
-            )
-            log.info(
-                "%s: %.1f s, at most %s MB of memory", task, marker.seconds, f"{marker.peak_rss_mb or 0:,}"
             )
 
             def check() -> None:
@@ -353,6 +351,16 @@ class RunStore:
                     self.fs.put_file(str(folder / name), f"{self.root}/{task}/{name}")
             check()
             self.put_marker(marker)
+        log.info(
+            "%s",
+            closing_line(
+                task,
+                marker.summary,
+                seconds=marker.seconds,
+                peak_mb=marker.peak_rss_mb,
+                folder=f"{self.uri}/{task}",
+            ),
+        )
         return marker.summary
 
     def put_marker(self, marker: Marker) -> None:

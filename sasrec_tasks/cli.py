@@ -33,8 +33,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-log = logging.getLogger(__name__)
-
 KINDS: dict[type[Exception], str] = {GateRefused: "Gate refused", NotFresh: "Not fresh"}
 
 stdout = Console()
@@ -80,7 +78,6 @@ def run(
     settings = _settings(config, set_, run_id, source=source, store=store, table=table, as_of=as_of)
     started = pipeline.start(settings, run_id or pipeline.new_run_id())
     with _shown():
-        log.info("run %s in %s", started.run_id, started.uri)
         try:
             result = pipeline.run_all(started)
         except GateRefused:

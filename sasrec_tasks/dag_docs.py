@@ -64,7 +64,8 @@ validation, the rest = training.
 """,
     "train": """
 Trains SASRec, on a GPU if there is one, at most `train.max_minutes` over all tries. The log has
-loss, rate and time left.
+loss, rate and time left every ten seconds, and in the end the best epoch, why training ended, and
+where the weights are.
 
 **Re-running** after a kill resumes at the next epoch and ends with the same weights.
 """,
@@ -93,7 +94,7 @@ when, is kept in the run's folder.
 
 Without an answer within 20 hours the table is left as it is.
 
-**Re-running** asks again, unless these weights were approved.
+**Re-running** this task asks again. To clear `ask`, or what comes before, asks nobody again who has approved.
 """,
     "refit": """
 Skipped unless `refit.enabled` is set. Then trains the gated model further on all events, those included that were held

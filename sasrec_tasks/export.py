@@ -203,7 +203,8 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
         summary["refit"] = refitted
     write_json(folder / EXPORT, {**summary, "run_id": store.run_id})
     examples.write(folder, rows, weights)  # the gate's are of what might be recommended then
-    log.info("export: %s rows, version %s of %s", f"{summary['rows']:,}", version, settings.table)
+    if version is not None:
+        log.info("export: version %d of %s", version, settings.table)
     return summary
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import GateRefused, RetryCannotHelp
@@ -23,6 +23,9 @@ LONGEST = 4000
 UNKNOWN = "ended from outside, or killed (by the kernel if memory ran out): its log has what it said last"
 """Why a task failed that could not say so."""
 
+MEANT = {"AirflowTaskTimeout": "it ran past its time limit; what it had finished is kept: clear it to go on"}
+"""What errors mean that only name a process."""
+
 
 def shortened(reason: str) -> str:
     """At most so many characters of a reason that others keep or read."""
@@ -31,7 +34,8 @@ def shortened(reason: str) -> str:
 
 def said(error: BaseException) -> str:
     """Class and text of an error, without the passwords of the addresses in it: others keep and read it."""
-    return shortened(f"{type(error).__name__}: {masked(str(error))}")
+    name = type(error).__name__
+    return shortened(f"{name}: {MEANT.get(name) or masked(str(error))}")
 
 
 def ending(reason: str) -> tuple[Literal["refused", "failed"], str]:
@@ -52,19 +56,37 @@ def _final(of: type[Exception] = RetryCannotHelp) -> Iterator[type[Exception]]:
         yield from _final(each)
 
 
-def record(store: RunStore, task: str, error: Exception) -> None:
-    """Keep why a task failed; if that can't be written it is a warning, the error itself goes its way."""
+def record(store: RunStore, task: str, reason: str) -> None:
+    """Keep why a task failed; a failure that is kept already stays as it is.
+
+    If it can't be written that is a warning: the error itself goes its way.
+
+    Args:
+        reason: as `said` gives it; "" of a task that was ended before it could say anything.
+    """
+    error, _, text = reason.partition(": ")
     kept = {
         "task": task,
-        "ending": ending(said(error))[0],
-        "error": type(error).__name__,
-        "reason": shortened(masked(str(error))),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ending": ending(reason)[0],
+        "error": error,
+        "reason": text if reason else UNKNOWN,
     }
     try:
+        if kept.items() <= _kept(store).items():
+            return
+        kept["at"] = datetime.now(UTC).isoformat(timespec="seconds")
         replace(store.fs, f"{store.root}/{FAILURE}", (json.dumps(kept, indent=2) + "\n").encode())
     except OSError as told:
         log.warning("%s: why it failed could not be written down: %s", task, told)
+
+
+def _kept(store: RunStore) -> dict[str, Any]:
+    """What `record` has kept; empty if there is nothing, or nothing that can be read as such."""
+    try:
+        found = json.loads(store.read_files([FAILURE]).get(FAILURE, b"{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def forget(store: RunStore) -> None:

@@ -19,7 +19,7 @@ from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import HISTORY, Interactions
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.progress import bar
+from sasrec_tasks.progress import bar, pace
 from sasrec_tasks.sasrec.advice import advised_loss
 from sasrec_tasks.sasrec.batches import targets_per_epoch
 from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
@@ -42,6 +42,14 @@ HISTORY_SCHEMA = pa.schema(
         ("finished_at", pa.timestamp("ms", tz="UTC")),
     ]
 )
+
+ENDS = {
+    "epochs": "all epochs are done",
+    "patience": "train.early_stopping_patience",
+    "time": "train.max_minutes",
+    "diverged": "it diverged",
+}
+"""Why a training ended, in a few words."""
 
 SMALLER = (
     "lower train.hidden_units or train.batch_slots, leave rare items out by split.min_item_events, "
@@ -97,6 +105,7 @@ def fitted(
     shared, upload = store.shared_folder(task, "checkpoint")
     state = shared / "state.safetensors"
     abandoned.remove(shared, f".{state.name}.", written_in_one_go=True)
+    is_due = pace()
     with bar(task, config.epochs * positions, "positions") as advance:
 
         def on_step(progress: Progress) -> None:
@@ -105,14 +114,8 @@ def fitted(
 
         def on_epoch(epoch: Epoch) -> None:
             upload()
-            measured = (
-                ""
-                if epoch.metric is None
-                else f", validation {config.early_stopping_metric} {epoch.metric:.4f}"
-            )
-            log.info(
-                "%s: epoch %d: loss %.4f%s, %.1f s", task, epoch.epoch, epoch.loss, measured, epoch.seconds
-            )
+            if is_due():  # of hundreds of short ones, some
+                log.info("%s: %s", task, _measured(epoch, config))
 
         try:
             result = fit(
@@ -134,7 +137,25 @@ def fitted(
             result.best_epoch,
             what_calms(config),
         )
+    log.info("%s: %s", task, _end(result, config))
     return result
+
+
+def _measured(epoch: Epoch, config: FitConfig) -> str:
+    """What is known of an epoch, in a line."""
+    metric = "" if epoch.metric is None else f", validation {config.early_stopping_metric} {epoch.metric:.4f}"
+    return f"epoch {epoch.epoch}: loss {epoch.loss:.4f}{metric}, {epoch.seconds:.1f} s"
+
+
+def _end(result: FitResult, config: FitConfig) -> str:
+    """Why a training ended, and what its last epoch and its best were, in a line."""
+    last, best = result.history[-1], result.history[result.best_epoch - 1]
+    told = [f"ended ({ENDS[result.stopped]}) with {_measured(last, config)}"]
+    if best.epoch != last.epoch:
+        told.append(f"the best is {_measured(best, config)}")
+    if result.resumed_from_epoch:
+        told.append(f"the first {result.resumed_from_epoch} are an earlier try's")
+    return "; ".join(told)
 
 
 def check_memory(task: str, data: Interactions, settings: Settings) -> None:

@@ -51,6 +51,7 @@ def run(store: RunStore, settings: Settings) -> Summary:
         BadData: nothing to read, a damaged file, a column that is missing.
         BadSettings: a source outside the allowed roots, a mapping to an unknown column.
     """
+    log.info("ingest: run %s is in %s", store.run_id, store.uri)
     unknown = set(settings.ingest.columns.values()) - set(COLUMNS)
     if unknown:
         raise BadSettings(
@@ -171,9 +172,7 @@ class _Snapshot:
         }
         write_json(folder / MANIFEST, manifest)
         log.info(
-            "ingest: %s rows of %d file(s), cut by %s; left out: %s at or after as_of, %s before the look-back",
-            f"{counts['rows']:,}",
-            len(entries),
+            "ingest: cut by %s; left out: %s rows at or after as_of, %s before the look-back",
             self.source.cut_by,
             f"{counts['rows_at_or_after_as_of']:,}",
             f"{counts['rows_before_lookback']:,}",

@@ -47,7 +47,7 @@ def form() -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Name, default and JSON schema of each setting that someone who triggers a run may choose.
 
     The schema is flat, as Airflow's trigger form takes it: types in a list where a value may be
-    absent, no references, the help in Markdown.
+    absent, no references, the help in Markdown with the bounds, which the form itself doesn't show.
     """
     schemas = {"": Settings.model_json_schema()} | {
         name: group.model_json_schema() for name, group in GROUPS.items()
@@ -64,7 +64,8 @@ def form() -> Iterator[tuple[str, Any, dict[str, Any]]]:
         default = schema.pop("default", None)
         if default == "":  # the form takes a plain string for one that must be filled in
             default, schema["type"] = None, [schema["type"], "null"]
-        schema["description_md"] = schema.pop("description", "")
+        bounds = f"({_range(schema)})" if _bounds(schema) else ""
+        schema["description_md"] = f"{schema.pop('description', '')} {bounds}".strip()
         schema.setdefault("section", SECTIONS.get(group, "data"))
         if "enum" in schema:
             schema.setdefault("type", "string")
@@ -283,18 +284,20 @@ def describe_settings() -> Iterator[tuple[str, str, str, str]]:
 def _allowed(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
-    bounds = [
-        f"{sign} {schema[key]:,}"
-        for key, sign in (
-            ("exclusiveMinimum", ">"),
-            ("minimum", "≥"),
-            ("exclusiveMaximum", "<"),
-            ("maximum", "≤"),
-        )
-        if key in schema
-    ]
     kind = {"integer": "int", "object": "mapping", "array": "list", "null": "null"}.get(
         schema["type"], schema["type"]
     )
     kind = "date-time" if schema.get("format") == "date-time" else kind
-    return " ".join([kind, ", ".join(bounds)]).strip()
+    return f"{kind} {_bounds(schema)}".strip()
+
+
+def _bounds(schema: Mapping[str, Any]) -> str:
+    """`≥ 1, < 5`, of a number that has bounds."""
+    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+    return ", ".join(f"{sign} {schema[key]:,}" for key, sign in signs.items() if key in schema)
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    """As `_bounds`, in words where both belong to it: `1 to 5`."""
+    both = schema.keys() >= {"minimum", "maximum"}
+    return f"{schema['minimum']:,} to {schema['maximum']:,}" if both else _bounds(schema)

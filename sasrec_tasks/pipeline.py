@@ -115,9 +115,10 @@ def run_task(task: str, run: str) -> Summary:
     except Exception as error:
         if task == LAST:
             raise  # what became of the run is written down
-        failures.record(store, task, error)
+        reason = failures.said(error)
+        failures.record(store, task, reason)
         if isinstance(error, RetryCannotHelp):
-            _ended(store, settings, task, *failures.ending(failures.said(error)))
+            _ended(store, settings, task, *failures.ending(reason))
         raise
     if task != LAST:
         failures.forget(store)
@@ -134,7 +135,7 @@ def _hold_places(store: RunStore, settings: Settings) -> None:
 
 
 def record_failed(run: str, reasons: Mapping[str, str]) -> None:
-    """Write down what became of a run in which a task has failed for good.
+    """Write down, in its folder and in the table of runs, what became of a run in which a task has failed for good.
 
     For whoever sees the end of all tries: a task that ran out of retries or of time, was killed or marked failed could
     not do so itself. A run that is written down like this already stays as it is.
@@ -153,6 +154,7 @@ def record_failed(run: str, reasons: Mapping[str, str]) -> None:
     _hold_places(store, settings)
     for task, reason in reasons.items():
         if task != LAST:
+            failures.record(store, task, reason)
             _ended(store, settings, task, *failures.ending(reason))
             return
 

@@ -24,20 +24,33 @@ Bar = Callable[[str, int, str], AbstractContextManager[Advance]]
 SECONDS_BETWEEN_LINES = 10.0
 
 
+def pace() -> Callable[[], bool]:
+    """What says, each time it is asked, whether a further line is due."""
+    last = time.monotonic()
+
+    def is_due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < SECONDS_BETWEEN_LINES:
+            return False
+        last = now
+        return True
+
+    return is_due
+
+
 @contextmanager
 def log_lines(description: str, total: int, unit: str) -> Iterator[Advance]:
     """Progress as log lines: share done, rate, time left."""
-    started = last = time.monotonic()
+    started, is_due = time.monotonic(), pace()
     first: int | None = None  # what an earlier try had done already says nothing about the rate
 
     def advance(done: int, note: str = "") -> None:
-        nonlocal first, last
-        now = time.monotonic()
+        nonlocal first
         first = done if first is None else first
-        if now - last < SECONDS_BETWEEN_LINES:
+        if not is_due():
             return
-        last = now
-        rate = (done - first) / (now - started)
+        rate = (done - first) / (time.monotonic() - started)
         left = (total - done) / rate if rate else 0.0
         log.info(
             "%s: %.1f%% of %s %s, %s %s/s, at most %s left%s",

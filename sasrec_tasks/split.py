@@ -190,7 +190,8 @@ def _summary(folder: Path, settings: Settings, repeats: int) -> Summary:
             "a popularity or item-to-item table would serve them as well"
         )
         log.warning("split: %s", warnings[-1])
-    summary = {
+    log.info("split: %s users are evaluated; %s repeats are dropped", f"{evaluated:,}", f"{repeats:,}")
+    return {
         "users": num_users,
         "items": num_items,
         "events": len(items),
@@ -198,7 +199,3 @@ def _summary(folder: Path, settings: Settings, repeats: int) -> Summary:
         "repeats": repeats,
         "warnings": warnings,
     }
-    log.info(
-        "split: %s", ", ".join(f"{value:,} {key}" for key, value in summary.items() if key != "warnings")
-    )
-    return summary

@@ -12,11 +12,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sasrec_tasks.artifacts import RunStore, Summary
+from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.contents import HISTORY, METRICS, USERS, VERDICT, interactions, item_ids
 from sasrec_tasks.item_age import age_name
 from sasrec_tasks.listings import short
 from sasrec_tasks.pipeline import tasks_of
+from sasrec_tasks.results import result_of
 from sasrec_tasks.tables import open_tables
 
 RECENT_ITEMS = 5
@@ -49,34 +50,6 @@ def report(store: RunStore) -> Group:
 
 def _padded(what: Any) -> Padding:
     return Padding(what, (1, 0, 0, 0))
-
-
-RESULTS = {
-    "ingest": "{rows:,} rows in {files:,} file(s)",
-    "validate": "{rejected:,} of {rows:,} rows rejected",
-    "split": "{events:,} events of {users:,} users and {items:,} items",
-    "train": "best epoch {best_epoch} of {epochs}, on {device}",
-    "evaluate": "{users_evaluated:,} users",
-    "refit": "{epochs} epochs on all {events:,} events, on {device}",
-    "export": "{rows:,} rows for {users:,} users",
-}
-"""Task → its result in a few words, from its summary; of `gate`, see `result_of`."""
-
-
-def result_of(task: str, summary: Summary) -> str:
-    """What came of a finished task, in a few words."""
-    if task == "gate":
-        verdict = (
-            "forced"
-            if summary["forced"]
-            else "asks for approval"
-            if summary["asks"]
-            else "passed"
-            if summary["publish"]
-            else "refused"
-        )
-        return f"{verdict}, {'champion ' + summary['champion'] if summary['champion'] else 'no champion yet'}"
-    return RESULTS[task].format(**summary)
 
 
 def _tasks(store: RunStore) -> Table:

@@ -12,9 +12,20 @@ STATUS = 128 + signal.SIGTERM
 """Exit status of a process that was ended by SIGTERM, as shells have it."""
 
 
+class Terminated(SystemExit):
+    """SIGTERM has come."""
+
+    def __init__(self) -> None:
+        super().__init__(STATUS)
+
+    def __str__(self) -> str:
+        """As people are told it."""
+        return "it was ended by SIGTERM: somebody marked it or its run, or its machine or worker was stopped"
+
+
 @contextmanager
 def in_order() -> Iterator[None]:
-    """Within this context SIGTERM raises SystemExit in the main thread; a second one is not heeded.
+    """Within this context SIGTERM raises Terminated in the main thread; a second one is not heeded.
 
     Airflow sends it when a task is marked failed or cleared, and five seconds later SIGKILL. Its own handler lets a
     plain function work on in between; Python's default leaves folders of this try behind.
@@ -31,4 +42,4 @@ def in_order() -> Iterator[None]:
 
 def _end(number: int, frame: Any) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(STATUS)
+    raise Terminated

@@ -93,7 +93,7 @@ def test_the_report_is_shown(command: Command, place: Any) -> None:
     assert ended.status == 0
     for word in ("Run r", "SASRec", "popularity", "Gate: passed", "Sample recommendations", "version 0"):
         assert word in " ".join(ended.out.split())  # lines are broken at 80 columns
-    assert "run r in" in ended.err
+    assert "run r is in" in ended.err
     assert command("show", "--store", place.store, "--run-id=r").out == ended.out
     assert command("show", "--store", place.store).out == ended.out
 

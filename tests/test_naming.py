@@ -243,6 +243,19 @@ def test_the_form_knows_bounds_choices_and_what_may_be_empty() -> None:
     assert schemas["gate.tolerance"]["section"] == "publishing"
 
 
+def test_the_form_says_every_bound_in_the_help() -> None:
+    help_of = {name: schema["description_md"] for name, _, schema in form()}
+    assert help_of["train.epochs"].endswith(" (1 to 100,000)")
+    assert help_of["train.dropout_rate"].endswith(" (≥ 0, < 1)")
+    assert help_of["ingest.lookback_days"].endswith(" (> 0, ≤ 100,000)")
+    assert help_of["split.min_user_events"].endswith(" (≥ 1)")
+    for name, _, schema in form():
+        bounds = [schema[key] for key in schema if key.endswith(("inimum", "aximum"))]
+        said = help_of[name].rpartition(". (")[2]
+        assert all(f"{bound:,}" in said for bound in bounds), name
+        assert bounds or said == help_of[name], name
+
+
 def test_sections_come_in_the_order_of_the_tasks() -> None:
     seen = dict.fromkeys(schema["section"] for _, _, schema in form())
     assert list(seen) == ["data", "model", "training", "evaluation", "publishing"]

@@ -17,7 +17,8 @@ from sasrec_tasks.pipeline import run_task
 TRAINS = """
 import logging, sys
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
-from sasrec_tasks import pipeline, terminated
+from sasrec_tasks import pipeline, progress, terminated
+progress.SECONDS_BETWEEN_LINES = 0
 with terminated.in_order():
     pipeline.run_task("train", sys.argv[1])
 """
@@ -45,7 +46,10 @@ def test_a_training_that_is_ended_leaves_its_checkpoint_alone(place: Any) -> Non
 
 def test_outside_of_it_the_handler_is_what_it_was() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as ended, terminated.in_order():
+    with (
+        pytest.raises(terminated.Terminated, match="by SIGTERM: somebody marked it") as ended,
+        terminated.in_order(),
+    ):
         signal.raise_signal(signal.SIGTERM)
     assert ended.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before

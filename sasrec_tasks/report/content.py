@@ -21,7 +21,7 @@ from sasrec_tasks.failures import FAILURE
 from sasrec_tasks.naming import as_names
 from sasrec_tasks.pipeline import REFIT, TASKS
 from sasrec_tasks.report.status import Found, Scheduled, Status, TaskState, not_begun, status, unread
-from sasrec_tasks.terminal import result_of
+from sasrec_tasks.results import result_of
 
 READ = (
     ("validate", REPORT),

@@ -30,7 +30,7 @@ class TaskState:
 class Scheduled:
     """What a scheduler knows of a run; a run from the command line has none."""
 
-    state: str  # "queued", "running", "success", "failed"
+    state: str  # "queued", "running", "success" (Airflow 3.3's word for one that was marked failed, too), "failed"
     tasks: Mapping[str, TaskState] = field(default_factory=dict)
     failure: str = ""  # why the run could not be started
 
@@ -103,12 +103,15 @@ def status(store: RunStore, found: Found, scheduled: Scheduled | None) -> Status
         return Status(kind=found.failure["ending"], sentence=ended, reason=found.reason)
     if not found.left:
         return _exported(found.summaries["export"])
-    if scheduled and scheduled.state == "failed":
+    if scheduled and (scheduled.state == "failed" or scheduled.named("failed")):
         failed = scheduled.named("failed") or found.left[0]
         return Status(kind="failed", sentence=LEFT, reason=f"{failed}: {KILLED}")
     if store.is_at_work():
         return Status(kind="at work", sentence=f"At work on this machine: {found.left[0]}.")
-    sentence = f"Next is {found.left[0]}; whether it is at work can't be seen from the run's folder."
+    if scheduled:  # no task has failed: they, or the run, were marked
+        sentence = f"{LEFT} Airflow calls the run a {scheduled.state}, but {found.left[0]} has not finished."
+    else:
+        sentence = f"Next is {found.left[0]}; whether it is at work can't be seen from the run's folder."
     return Status(kind="not finished", sentence=sentence)
 
 

@@ -121,6 +121,33 @@ def test_trainings_of_all_pipelines_are_in_the_pool_that_is_named(facts: dict[st
         assert {pool for task, pool in each["pools"].items() if task not in inside} == {"default_pool"}
 
 
+READ_REFIT = """
+import json
+
+shop = sasrec_nightly.make_dag("shop", {"store": "/shop/runs", "table": "/shop/table", "refit.enabled": True})
+other = sasrec_nightly.make_dag("other", {"store": "/other/runs", "table": "/other/table"})
+print(json.dumps({each.dag_id: each.get_task("refit").pool for each in (dag, shop, other)}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("resources", "where_it_is_on"),
+    [
+        ({"train": {"pool": "training"}}, "training"),
+        ({"train": {"pool": "training"}, "refit": {"pool": "refits"}}, "refits"),
+        ({"train": {"pool": "training"}, "refit": {}}, "default_pool"),
+        ({"split": {"pool": "sorting"}}, "default_pool"),
+    ],
+)
+def test_a_refit_is_where_the_training_is_unless_it_is_off_or_elsewhere(
+    tmp_path: Path, resources: dict[str, Any], where_it_is_on: str
+) -> None:
+    environment = {"SASREC_RESOURCES": json.dumps(resources), "SASREC_SETTINGS": '{"refit.enabled": true}'}
+    found = json.loads(python(READ_REFIT, tmp_path, **environment))
+    where_it_is_off = resources.get("refit", {}).get("pool", "default_pool")
+    assert found == {"sasrec_nightly": where_it_is_on, "shop": where_it_is_on, "other": where_it_is_off}
+
+
 def test_a_pipeline_has_the_assets_of_its_own_source_and_table(facts: dict[str, Any]) -> None:
     assert facts["sasrec_nightly"]["inlets"] == ["sasrec_interactions"]
     assert facts["sasrec_nightly"]["outlets"] == ["sasrec_recommendations"]

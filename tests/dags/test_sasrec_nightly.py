@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -211,6 +212,9 @@ def test_the_whole_dag_runs(airflow: Any, finished: subprocess.CompletedProcess[
     settings = json.loads((airflow.home / "runs" / runs[0][0] / "settings.json").read_text())
     assert settings["train.epochs"] == 2
     assert settings["as_of"] is not None
+    lengths = airflow.query("SELECT task_id, key, length(value) FROM xcom WHERE dag_id = 'sasrec_nightly'")
+    assert {task for task, key, _ in lengths if key == "return_value"} == {*TASKS, LAST}
+    assert [each for each in lengths if each[2] > 1500] == []  # a name and a few figures, not data
 
 
 def test_no_log_of_a_night_names_a_user(airflow: Any, finished: subprocess.CompletedProcess[str]) -> None:
@@ -221,6 +225,27 @@ def test_no_log_of_a_night_names_a_user(airflow: Any, finished: subprocess.Compl
     said = "\n".join([finished.stdout, finished.stderr, *logs])
     assert "evaluate: HR@10" in said
     assert [user for user in users if user in said] == []
+
+
+def test_the_log_of_each_task_says_in_ten_lines_what_came_of_it_and_where_that_is(
+    airflow: Any, finished: subprocess.CompletedProcess[str]
+) -> None:
+    found = re.findall(r"\] (\w+): (.*?) *\[sasrec_tasks\.", finished.stdout + finished.stderr)
+    ((run,),) = airflow.query(
+        "SELECT run_id FROM dag_run WHERE dag_id = 'sasrec_nightly' ORDER BY id LIMIT 1"
+    )
+    folder = f"{airflow.home}/runs/{run}"
+    assert ("ingest", f"run {run} is in {folder}") in found
+    for task in TASKS:
+        lines = [line for name, line in found if name == task]
+        assert 1 <= len(lines) <= 10, lines
+        assert f"; {folder}/{task}" in lines[-1], lines
+    said = dict(found)  # the last of each
+    assert said["ingest"].startswith("9,000 rows in 1 file(s); ")
+    assert said["validate"].startswith("0 of 9,000 rows rejected; ")
+    assert re.match(r"best epoch [12] of 2, on (cpu|cuda); ", said["train"])
+    assert said["export"].startswith("3,000 rows for 300 users; ")
+    assert said["prune"].endswith(" MB were freed")
 
 
 @pytest.mark.usefixtures("finished")
@@ -265,6 +290,10 @@ def test_a_night_that_the_gate_refused_is_pruned_after_and_stays_failed(airflow:
     assert states[REFIT] == "upstream_failed"
     assert states["prune"] == "success"
     assert not old.exists()
+    ((told,),) = airflow.query(
+        "SELECT value FROM xcom WHERE task_id = 'prune' AND key = 'return_value' ORDER BY dag_run_id DESC LIMIT 1"
+    )
+    assert json.loads(told)["runs"] == {"removed": 1, "kept": 2}  # how many, as there may be hundreds
 
 
 def last_run(airflow: Any) -> tuple[str, dict[str, str]]:

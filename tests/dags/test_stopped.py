@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 import pyarrow as pa
@@ -20,6 +21,7 @@ from safetensors import safe_open
 
 from sasrec_tasks import runs
 from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.report import content
 from sasrec_tasks.tables import Recommendations, open_tables
 
 LONG = {
@@ -81,7 +83,7 @@ def test_a_training_past_its_time_limit_leaves_nothing_half_done_and_can_go_on(
     assert "train: AirflowTaskTimeout" in done.stdout + done.stderr  # of the alert, in its log
     row = row_of(airflow.environment["SASREC_TABLE"], run)
     assert (row["ENDING"], row["TASK"]) == ("failed", "train")
-    assert row["REASON"].startswith("AirflowTaskTimeout: ")
+    assert row["REASON"].startswith("AirflowTaskTimeout: it ran past its time limit")
     figures = (tmp_path / "sasrec.prom").read_text()
     assert re.search(
         rf'sasrec_run_info{{.*run_id="{re.escape(run)}",ending="failed",task="train"}} 1', figures
@@ -90,6 +92,9 @@ def test_a_training_past_its_time_limit_leaves_nothing_half_done_and_can_go_on(
     store = RunStore.of(airflow.environment["SASREC_STORE"], run)
     assert store.marker("train") is None
     assert tries(store) == []
+    told = content.read(store).status
+    assert (told.kind, told.sentence) == ("failed", "The table is left as it is. The run ended at train.")
+    assert told.reason.startswith("train: it ran past its time limit")
 
     with safe_open(checkpoint(store), framework="np") as file:  # from which another try would go on
         assert json.loads(file.metadata()["history"])
@@ -108,7 +113,10 @@ def airflow_settings(ways: Any) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def running_airflow(real_airflow: Any) -> Iterator[Any]:
+def running_airflow(real_airflow: Any, chains: Callable[[], pa.Table]) -> Iterator[Any]:
+    source = Path(real_airflow.environment["SASREC_SOURCE"]) / "events.parquet"
+    source.parent.mkdir()
+    pq.write_table(chains(), source)
     triggerer = running([AIRFLOW, "triggerer"], real_airflow.home / "triggerer.log", real_airflow.environment)
     with real_airflow.at_work(), triggerer:  # it tells of a deadline
         yield real_airflow
@@ -148,12 +156,9 @@ def pause(airflow: Any, paused: bool) -> None:
 
 
 def test_a_night_that_is_stopped_in_every_way_ends_as_if_it_had_not_been(
-    running_airflow: Any, ways: Any, chains: Callable[[], pa.Table]
+    running_airflow: Any, ways: Any
 ) -> None:
     airflow, posts = running_airflow, ways.received.posts
-    source = Path(airflow.environment["SASREC_SOURCE"]) / "events.parquet"
-    source.parent.mkdir(exist_ok=True)
-    pq.write_table(chains(), source)
     run = airflow.trigger(LONG)
     store = RunStore.of(airflow.environment["SASREC_STORE"], run)
 
@@ -211,7 +216,7 @@ def test_a_night_that_is_stopped_in_every_way_ends_as_if_it_had_not_been(
 
 
 def test_a_run_that_is_marked_failed_ends_its_task_and_is_cleared_up_after(
-    running_airflow: Any, ways: Any, chains: Callable[[], pa.Table]
+    running_airflow: Any, ways: Any
 ) -> None:
     airflow = running_airflow
     run = airflow.trigger(LONG)
@@ -226,3 +231,11 @@ def test_a_run_that_is_marked_failed_ends_its_task_and_is_cleared_up_after(
     assert (tasks["train"], tasks["export"], tasks["prune"]) == ("failed", "skipped", "success")
     assert (store.marker("train"), tries(store)) == (None, [])
     assert any(f"failed in train, {run}" in post["text"] for post in ways.received.posts)
+    row = row_of(airflow.environment["SASREC_TABLE"], run)
+    assert (row["ENDING"], row["TASK"]) == ("failed", "train")
+    report = airflow.api.get(f"/reports/run/{airflow.dag}/{quote(run)}").text
+    assert (
+        '<span class="badge failed">failed</span> The table is left as it is. The run ended at train.'
+        in report
+    )
+    assert "can&#39;t be seen" not in report

@@ -321,6 +321,57 @@ def test_a_run_that_stopped_half_way_has_a_page(place: Any, upto: str) -> None:
     assert killed.status.reason.startswith("train: no reason was written down")
 
 
+ENDED = {
+    "marked failed while it trained": {"train": "failed", "export": "skipped", "prune": "success"},
+    "killed": {"train": "failed", "export": "upstream_failed", "prune": "success"},
+    "marked a success": {"train": "success", "export": "success", "prune": "success"},
+    "forgotten by Airflow's cleaning": {},
+}
+
+
+@pytest.mark.parametrize("state", ["success", "failed"])
+@pytest.mark.parametrize("tasks", ENDED.values(), ids=ENDED)
+def test_a_run_that_has_ended_in_airflow_is_told_so_whatever_airflow_calls_it(
+    place: Any, state: str, tasks: dict[str, str]
+) -> None:
+    store = place.run("run", upto="split")
+    scheduled = Scheduled(
+        state=state, tasks={name: TaskState(state=each, tries=1) for name, each in tasks.items()}
+    )
+    report = content.read(store, scheduled)
+    if "failed" in (state, *tasks.values()):
+        assert report.status.kind == "failed"
+        assert report.status.reason.startswith("train: no reason was written down")
+    else:
+        assert report.status.kind == "not finished"
+        assert "Airflow calls the run a success, but train has not finished" in report.status.sentence
+    assert "The table is left as it is" in said(written(store, scheduled))
+    assert "can't be seen" not in said(written(store, scheduled))
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("", "train: ended from outside, or killed"),
+        ("AirflowTaskTimeout: it ran past its time limit", "train: it ran past its time limit"),
+        ("Terminated: it was ended by SIGTERM", "train: it was ended by SIGTERM"),
+    ],
+)
+def test_a_failure_that_the_task_could_not_write_down_is_told_once_others_have(
+    place: Any, reason: str, told: str
+) -> None:
+    store = place.run("run", upto="split")
+    pipeline.record_failed(store.uri, {"prune": "OSError: no part of the run", "train": reason})
+    report = content.read(
+        store, Scheduled(state="success", tasks={"train": TaskState(state="failed", tries=4)})
+    )
+    assert report.status.kind == "failed"
+    assert report.status.sentence == "The table is left as it is. The run ended at train."
+    assert report.status.reason.startswith(told)
+    run_task("train", store.uri)
+    assert content.read(store).status.kind == "not finished"
+
+
 def test_a_run_that_asks_waits(place: Any) -> None:
     place.run("first", {"as_of": "2024-02-01"})
     with pytest.raises(GateRefused):
