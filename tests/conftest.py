@@ -142,6 +142,12 @@ def new_items_every_day(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
     return place.run("run")
 
 
+@pytest.fixture(scope="session")
+def place_at() -> type[Place]:
+    """Folder → a source, a store and a table in it, none of which is there yet."""
+    return Place
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     """A place of the test's own, with a source and no run yet."""

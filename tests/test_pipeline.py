@@ -15,6 +15,7 @@ from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import PLACES
 from sasrec_tasks.errors import BadSettings, GateRefused
 from sasrec_tasks.naming import from_names
+from sasrec_tasks.pipeline import LAST, TASKS, run_task
 from sasrec_tasks.tables import Recommendations
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -202,6 +203,29 @@ def test_a_task_needs_the_ones_before_it(place: Any) -> None:
     for task in pipeline.TASKS[1:]:
         with pytest.raises(BadSettings, match="not finished"):
             pipeline.run_task(task, store.uri)
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory, place_at: Any, chains: Any) -> RunStore:
+    """A run that has been refitted and published."""
+    place = place_at(tmp_path_factory.mktemp("ended"))
+    place.write(chains())
+    store: RunStore = place.run("run", {"refit.enabled": True})
+    return store
+
+
+@pytest.mark.parametrize("task", [*TASKS, "refit", LAST])
+def test_to_run_what_has_ended_again_from_any_task_on_changes_nothing(ended: RunStore, task: str) -> None:
+    settings = ended.settings()
+
+    def there() -> dict[str, bytes]:
+        files = (file for file in Path(settings.store).parent.rglob("*") if file.is_file())
+        return {str(file): file.read_bytes() for file in files if file.suffix != ".lock"}
+
+    before, order = there(), [*pipeline.tasks_of(settings), LAST]
+    for each in order[order.index(task) :]:
+        run_task(each, ended.uri)
+    assert there() == before
 
 
 def test_new_run_ids_are_valid_and_differ() -> None:

@@ -236,3 +236,29 @@ def test_clearing_runs_that_have_ended_changes_nothing(
     assert told(running_airflow) == events  # consumers do not run again
     assert running_airflow.tasks(approved)["approve"] == "skipped"  # nobody is asked twice
     assert "nothing to do" in running_airflow.log(approved, "train")
+
+
+# (of all tasks, without a scheduler: tests/test_pipeline.py)
+@pytest.mark.parametrize("task", ["gate", "ask", "refit", "export", "prune"])
+def test_clearing_a_run_that_has_ended_from_any_task_on_changes_nothing(
+    running_airflow: Any, approved: str, task: str
+) -> None:
+    folder = Path(store_of(running_airflow, approved).root)
+
+    def there() -> list[Any]:
+        states = {**running_airflow.tasks(approved), "approve": ""}  # which has been, or is skipped by now
+        table = (served(running_airflow).version, ending(running_airflow, approved))
+        return [contents(folder), table, told(running_airflow), states]
+
+    before = there()
+    body = {
+        "dry_run": False,
+        "only_failed": False,
+        "reset_dag_runs": True,
+        "dag_run_id": approved,
+        "task_ids": [task],
+        "include_downstream": True,
+    }
+    running_airflow.ask("POST", f"dags/{running_airflow.dag}/clearTaskInstances", body)
+    running_airflow.succeeded(approved)
+    assert there() == before
