@@ -85,7 +85,7 @@ endif
 	AIRFLOW__LOGGING__LOGGING_LEVEL=INFO PYTHONWARNINGS=ignore \
 	AIRFLOW__LOGGING__NAMESPACE_LEVELS="airflow=WARNING airflow.sdk.definitions.dag=WARNING task=WARNING" \
 	$(BIN)/airflow dags test sasrec_nightly --conf '{"train.max_minutes": $(MINUTES)}' 2>&1 \
-	| tee $(DEMO)/airflow.log | sed -unE 's#$(CURDIR)/##g; s/^[^ ]+T([0-9:]{8})[^ ]* \[(info|warning|error) *\] (.*) \[sasrec_tasks.*/\1 \3/p' \
+	| tee $(DEMO)/airflow.log | sed -unE 's#$(CURDIR)/##g; s#; $(DEMO)/runs/[^/]+/#; …/#; s/^[^ ]+T([0-9:]{8})[^ ]* \[(info|warning|error) *\] (.*) \[sasrec_tasks.*/\1 \3/p' \
 	|| { grep -E '^sasrec_tasks\.errors\.' $(DEMO)/airflow.log | tail -1 | grep . \
 	     || grep Error $(DEMO)/airflow.log | tail -1; \
 	     echo "The run failed. The whole log: $(DEMO)/airflow.log"; exit 1; }

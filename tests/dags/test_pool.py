@@ -34,11 +34,18 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def documented() -> tuple[list[str], str]:
-    """What the documentation says: the command that makes the pool, and SASREC_RESOURCES."""
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"^airflow (pools set .*)$", text, re.MULTILINE)
-    (resources,) = re.findall(r"^SASREC_RESOURCES='(.*?)'", text, re.MULTILINE)
-    return shlex.split(command), resources
+    """What the documentation says, twice: the command that makes the pool, and SASREC_RESOURCES."""
+    texts = [
+        (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("operations.md", "deployment.md")
+    ]
+    command, other = (re.search(r"^airflow (pools set .*)$", text, re.MULTILINE) for text in texts)
+    resources, others = (re.search(r"^SASREC_RESOURCES='(.*?)'", text, re.MULTILINE) for text in texts)
+    assert command
+    assert other
+    assert resources
+    assert others
+    assert (command[1], resources[1]) == (other[1], others[1])
+    return shlex.split(command[1]), resources[1]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from stack_night import USERS, Night
 
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.naming import form
+from sasrec_tasks.pipeline import LAST, REFIT, TASKS
 from sasrec_tasks.tables import Recommendations
 
 pytestmark = pytest.mark.stack
@@ -226,6 +227,25 @@ def test_the_graph_shows_every_task_and_what_became_of_it(local: Night, page: Pa
         graph.locator(".react-flow__minimap").evaluate("each => each.style.display = 'none'")  # covers tasks
         keep(graph, "graph", pictures)
         page.get_by_role("button", name="Show Grid").click()
+
+
+def test_what_a_task_hands_on_is_shown(local: Night, page: Page) -> None:
+    page.goto(f"/dags/{DAG}/runs/{local.run}/tasks/ingest/xcom")
+    for key in ("run", "return_value"):
+        expect(page.get_by_role("cell", name=key, exact=True)).to_be_visible()
+    folder = page.get_by_role("row").filter(has=page.get_by_role("cell", name="run", exact=True))
+    expect(folder).to_contain_text(f"/{local.run}")
+
+
+def test_the_dag_s_documentation_renders(page: Page) -> None:
+    page.goto(f"/dags/{DAG}")
+    page.get_by_role("button", name="Dag Docs").click()
+    shown = page.get_by_role("dialog")
+    expect(shown.get_by_role("heading", name="SASRec nightly")).to_be_visible()
+    for task in (*TASKS, REFIT, LAST):  # a table, not its Markdown
+        expect(shown.get_by_role("cell", name=task, exact=True)).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(shown).not_to_be_visible()
 
 
 def test_the_report_of_a_run_is_a_click_away(local: Night, page: Page, pictures: Path) -> None:
