@@ -260,7 +260,8 @@ def test_clearing_runs_that_have_ended_changes_nothing(
     assert "nothing to do" in running_airflow.log(approved, "train")
 
 
-@pytest.mark.parametrize("task", ["split", "gate", "ask", "refit", "export", "prune"])
+# (of all tasks, without a scheduler: tests/test_pipeline.py)
+@pytest.mark.parametrize("task", ["gate", "ask", "refit", "export", "prune"])
 def test_clearing_a_run_that_has_ended_from_any_task_on_changes_nothing(
     running_airflow: Any, approved: str, task: str
 ) -> None:
