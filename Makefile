@@ -24,7 +24,9 @@ DATA ?= data
 PROFILES ?=
 # Processes of `make test`, each with files of its own.
 JOBS ?= 2
-# Where `make test-airflow` keeps pictures of the UI; those of the README are in docs/screenshots.
+# `make test-airflow NO_SKIPS=` leaves out what the machine lacks, for instance a browser.
+NO_SKIPS ?= 1
+# Where it keeps pictures of the UI; those of the README are in docs/screenshots.
 SCREENSHOTS ?= .screenshots
 # Further options for pip, for instance an index with another build of torch.
 PIP_ARGS ?=
@@ -105,7 +107,7 @@ test: setup ## All tests but those of test-airflow and test-faults
 	@$(BIN)/python -m pytest -m "not stack and not faults" -n $(JOBS) --dist loadfile
 
 test-airflow: setup ## The services of docker-compose.yml as processes of this machine, the UI in Chromium, the image's steps
-	@SASREC_NO_SKIPS=1 SCREENSHOTS="$(abspath $(SCREENSHOTS))" $(BIN)/python -m pytest -m stack
+	@SASREC_NO_SKIPS=$(NO_SKIPS) SCREENSHOTS="$(abspath $(SCREENSHOTS))" $(BIN)/python -m pytest -m stack
 
 test-faults: setup ## Kill, starve, cut off, damage and race every step of a night, all hostile input, planted secrets; figures in benchmarks/results/faults.json
 	@seed=$${FAULTS_SEED:-$$RANDOM}; echo "Seed of the random moments: $$seed (FAULTS_SEED=$$seed makes them the same)"; \

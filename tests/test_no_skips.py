@@ -81,6 +81,8 @@ def test_skips_are_skips_elsewhere(folder: Path) -> None:
     }
 
 
-def test_make_test_airflow_skips_nothing() -> None:
-    (recipe,) = [line for line in MAKEFILE.read_text().splitlines() if "pytest -m stack" in line]
-    assert "SASREC_NO_SKIPS=1" in recipe
+def test_make_test_airflow_skips_nothing_unless_it_is_told_to() -> None:
+    lines = MAKEFILE.read_text().splitlines()
+    (recipe,) = [line for line in lines if "pytest -m stack" in line]
+    assert "SASREC_NO_SKIPS=$(NO_SKIPS)" in recipe
+    assert "NO_SKIPS ?= 1" in lines
