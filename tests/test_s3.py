@@ -144,9 +144,12 @@ def test_an_answer_that_breaks_off_is_asked_for_again_or_an_os_error(
             with suppress(OSError):
                 assert get() == content
             proxy.mend()
-            with suppress(OSError):  # by a connection to a part that was on its way when all were cut
-                assert get() == content
-            assert get() == content
+            is_whole = False
+            for _ in range(6):  # by connections to parts that were on their way when all were cut
+                with suppress(OSError):
+                    is_whole = get() == content
+                    break
+            assert is_whole
 
 
 def test_a_put_on_a_condition_whose_answer_was_lost_has_come_to_pass(behind: tuple[Bucket, Proxy]) -> None:
