@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from fault_bucket import Bucket
 from fault_checks import listed
-from fault_figures import Figures
+from fault_figures import Figures, some
 from fault_harness import Outcome, Processes
 from fault_network import LONGEST, aws, before_postgres, before_s3, unclear
 from fault_proxy import Fault, Kind, Proxy
@@ -119,5 +119,5 @@ def test_a_publish_that_is_cut_is_whole_or_was_never_there(way: Way, figures: Fi
 @pytest.mark.faults
 def test_a_publish_that_is_cut_at_any_request(way: Way, figures: Figures) -> None:
     """Each request in one way of four, and so each kind of request in all of them."""
-    faults = [Fault(n, KINDS[n % 4]) for n in range(requests(way))]
+    faults = [Fault(n, KINDS[turn % 4]) for turn, n in enumerate(some(range(requests(way))))]
     assert tried(way, faults, figures) >= 0.9 * len(faults)

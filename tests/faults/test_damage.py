@@ -13,7 +13,7 @@ from typing import Any
 import fault_state
 import pytest
 from fault_checks import differences, listed, not_whole
-from fault_figures import EVERY
+from fault_figures import EVERY, some
 from fault_night import START, Night
 
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
@@ -54,7 +54,7 @@ def cases(night: Night) -> list[tuple[str, str]]:
         known |= files_of(night)
     last = night.tasks[-1]
     found += [(last, file) for file in sorted(known) if (last, file) not in found]
-    return found[:: int(os.environ.get(EVERY, "1"))]
+    return [*some(found)]
 
 
 def harmed(night: Night, step: str, file: str, damage: str, *, mend: bool) -> list[str]:
@@ -105,7 +105,7 @@ def without(state: fault_state.State, file: str) -> dict[str, Any]:
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_never_leads_to_a_wrong_table(night: Night, damage: str) -> None:
     tried = cases(night)
-    if EVERY not in os.environ:
+    if os.environ.get(EVERY, "1") == "1":
         assert {Path(file).parts[0] for _, file in tried} >= {"settings.json", *night.tasks[:-1]}
     problems = [
         problem for step, file in tried for problem in harmed(night, step, file, damage, mend=damage == "cut")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fault_state
-from fault_figures import EVERY, Figures
+from fault_figures import Figures, some
 from fault_harness import Outcome, Point
 from fault_night import Night
 
@@ -20,7 +19,7 @@ def numbers(points: tuple[Point, ...]) -> list[int]:
     for _, group in itertools.groupby(enumerate(points), key=lambda each: (each[1].name, each[1].path)):
         row = [number for number, _ in group]
         found += sorted({row[0], row[-1]})
-    return found[:: int(os.environ.get(EVERY, "1"))]
+    return [*some(found)]
 
 
 def killed(night: Night, step: str, number: int, figures: Figures, kind: str = "") -> list[str]:

@@ -11,9 +11,10 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
@@ -22,6 +23,14 @@ RESULTS = "FAULTS_RESULTS"
 
 EVERY = "FAULTS_EVERY"
 """Environment variable: of the points of a step, one in so many is tried."""
+
+T = TypeVar("T")
+
+
+def some(points: Sequence[T]) -> Sequence[T]:
+    """Of all points, those that this run is to try."""
+    return points[:: int(os.environ.get(EVERY, "1"))]
+
 
 COUNTED = (
     "kill_points_tried",
