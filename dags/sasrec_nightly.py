@@ -108,9 +108,8 @@ def step(name: str, minutes: int) -> Any:
         task_id=name,
         doc_md=dag_docs.TASKS[name],
         execution_timeout=timedelta(minutes=minutes),
-        max_active_tis_per_dag=1
-        if name == "train"
-        else None,  # a machine's memory is for one; see `refit`, too
+        # A machine's memory is for one training; see `refit`, too.
+        max_active_tis_per_dag=1 if name == "train" else None,
     )
     def call(before: dict[str, Any]) -> dict[str, Any]:
         with at_work():
@@ -333,10 +332,8 @@ def make_dag(name: str = "sasrec_nightly", settings: dict[str, Any] | None = Non
             made.get_task("ingest").inlets = [asset_of(name, "interactions")]
     # The environment, not a Variable: the file is parsed twice a minute, and a Variable is a query each time.
     needed = resources.read(os.environ.get("SASREC_RESOURCES", ""), made.task_ids)
-    if own.settings.get("refit.enabled") and "train" in needed:
-        needed.setdefault(
-            "refit", needed["train"]
-        )  # a training, too; where it is off, it would wait for nothing
+    if own.settings.get("refit.enabled") and "train" in needed:  # off, it would wait for nothing
+        needed.setdefault("refit", needed["train"])
     for each, its in needed.items():
         place(made.get_task(each), its)
     return made

@@ -78,7 +78,7 @@ class DeltaTables:
         if table is not None:
             yield from self._published(table, Log(table))
 
-    def _published(self, table: DeltaTable, log: Log) -> Iterator[Published]:
+    def _published(self, table: DeltaTable, told: Log) -> Iterator[Published]:
         version, last_run = int(table.version()), None
         run = served_run(table)  # of the newest version, errors are not taken for "nothing there"
         while True:
@@ -88,13 +88,13 @@ class DeltaTables:
                     version=version,
                     run_id=run[0],
                     as_of=run[1],
-                    metadata=log.metadata_of_run(run[0]),
-                    at=made_at(log.entry(version)),
+                    metadata=told.metadata_of_run(run[0]),
+                    at=made_at(told.entry(version)),
                 )
-            version = before(version, log.entries)
-            if version not in log.entries:  # the table began here, or its log was cleaned up
+            version = before(version, told.entries)
+            if version not in told.entries:  # the table began here, or its log was cleaned up
                 return
-            run = run_told(log.entries[version]) or run_of_older(self.url, version)
+            run = run_told(told.entries[version]) or run_of_older(self.url, version)
 
     def kept(self) -> Iterator[Published]:
         """All that can be served again; see `Tables`."""
@@ -110,8 +110,8 @@ class DeltaTables:
         table = _open(self.url)
         if table is None:
             return set()
-        log = Log(table)
-        return log.metadata.keys() - {published.run_id for published in self._published(table, log)}
+        told = Log(table)
+        return told.metadata.keys() - {published.run_id for published in self._published(table, told)}
 
     def publish(
         self,

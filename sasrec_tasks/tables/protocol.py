@@ -245,9 +245,10 @@ def served_again(earlier: Published, newest: Published) -> dict[str, Any]:
 
     The list of forgotten users is the newest one's: a way back leads to no shorter one.
     """
-    named = {name: newest.metadata[name] for name in (FORGOTTEN_LIST,) if name in newest.metadata}
-    instead = {"run_id": newest.run_id, "version": newest.version}
-    return {**earlier.metadata, **named, "rolled_back": instead}
+    content = {**earlier.metadata, "rolled_back": {"run_id": newest.run_id, "version": newest.version}}
+    if FORGOTTEN_LIST in newest.metadata:
+        content[FORGOTTEN_LIST] = newest.metadata[FORGOTTEN_LIST]
+    return content
 
 
 def forgotten(users: Collection[str], newest: Published, told: dict[str, Any] | None) -> dict[str, Any]:
