@@ -247,7 +247,7 @@ class RunStore:
         memory.reset_peak()
         with files.naming(f"{self.uri}/{task}"), self._try_folder(task) as folder:
             summary = work(folder)
-            described = {file.name: describe(file) for file in sorted(folder.iterdir())}
+            described = {file.name: describe(file) for file in sorted(folder.iterdir()) if file.is_file()}
             marker = Marker(
                 task=task,
                 fingerprint=fingerprint,

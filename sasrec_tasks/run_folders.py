@@ -94,7 +94,10 @@ def remove(run: RunStore) -> None:
         return
     hidden = Path(run.root).with_name(f"{PRUNED}{secrets.token_hex(4)}")  # folders go one by one
     Path(run.root).rename(hidden)
-    shutil.rmtree(hidden)
+    try:
+        shutil.rmtree(hidden)
+    except OSError as error:  # it names what is in the folder without the folder
+        raise OSError(error.errno, error.strerror, str(hidden)) from error
 
 
 def remove_leftovers(store: str) -> None:

@@ -30,5 +30,8 @@ def database(folder: Path | str | None = None, **config: Any) -> Iterator[duckdb
         try:
             with duckdb.connect(f"{scratch}/scratch.duckdb", config={**own, **config}) as db:
                 yield db
-        except duckdb.IOException as error:
+        except (
+            duckdb.IOException,
+            duckdb.TransactionException,
+        ) as error:  # the latter of a commit to the disk
             raise OSError(str(error).partition("\n")[0]) from error

@@ -20,6 +20,7 @@ from sasrec_tasks import traces
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.mentions import Mentions
 from sasrec_tasks.tables import delta_forget, delta_prune
+from sasrec_tasks.tables.delta_errors import cause
 from sasrec_tasks.tables.delta_files import DataFiles, dataset, in_folder, in_order
 from sasrec_tasks.tables.delta_log import (
     METADATA,
@@ -321,11 +322,11 @@ def _replace(
                 commit_properties=properties,
                 post_commithook_properties=KEEP_LOG,
             )
-    except DeltaError as error:
+    except (DeltaError, OSError) as error:
         # the first version of a table, where another run has made it, fails with no class of its own
         if isinstance(error, CommitFailedError) or (table is None and _open(url)):
             raise meanwhile(url, error) from error
-        raise OSError(f"{url}: can't be written: {error}") from error
+        raise OSError(f"{url}: can't be written: {cause(error)}") from error
     return 0 if table is None else int(table.version()) + 1  # without retries it is on top of what was there
 
 
@@ -337,6 +338,6 @@ def _restore(table: DeltaTable, version: int, content: dict[str, Any]) -> int:
         table.restore(version, commit_properties=properties, post_commithook_properties=KEEP_LOG)
     except CommitFailedError as error:
         raise meanwhile(table.table_uri, error) from error
-    except DeltaError as error:
-        raise OSError(f"{table.table_uri}: version {version} can't be restored: {error}") from error
+    except (DeltaError, OSError) as error:
+        raise OSError(f"{table.table_uri}: version {version} can't be restored: {cause(error)}") from error
     return newest + 1  # without retries it is on top of what was there

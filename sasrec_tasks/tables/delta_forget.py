@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from sasrec_tasks import files, filesystem
+from sasrec_tasks.tables.delta_errors import cause
 from sasrec_tasks.tables.delta_files import folder_of, in_folder, staged
 from sasrec_tasks.tables.delta_prune import remove
 from sasrec_tasks.tables.delta_replay import CHECKPOINT, COMMIT, files_of_versions, numbered, of_version
@@ -94,6 +95,6 @@ def _renew_checkpoint(table: DeltaTable, fs: Any, log: list[str]) -> None:
         return
     try:
         table.create_checkpoint()
-    except DeltaError as error:
-        raise OSError(f"{table.table_uri}: a checkpoint can't be written: {error}") from error
+    except (DeltaError, OSError) as error:
+        raise OSError(f"{table.table_uri}: a checkpoint can't be written: {cause(error)}") from error
     fs.rm(older)
