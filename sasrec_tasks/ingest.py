@@ -33,6 +33,9 @@ from sasrec_tasks.timestamps import first_tick_at
 
 log = logging.getLogger(__name__)
 
+PLAIN = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+"""Types that Arrow can't filter, and those that hold the same."""
+
 COUNTS = ("rows_read", "rows", "rows_at_or_after_as_of", "rows_before_lookback")
 """Of a part, and of all."""
 
@@ -237,6 +240,8 @@ class _Snapshot:
             values = batch.column(self.names[column])
             if pa.types.is_dictionary(values.type):
                 values = values.dictionary_decode()
+            if plain := PLAIN.get(values.type):
+                values = values.cast(plain)
             try:
                 if column == "TIMESTAMP":
                     values = self.times.ticks(values, path)
@@ -253,8 +258,7 @@ class _Snapshot:
 
     def _ids(self, values: pa.Array) -> pa.Array:
         kind = values.type
-        text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-        if text or (self.config.cast_ids and pa.types.is_integer(kind)):
+        if pa.types.is_large_string(kind) or (self.config.cast_ids and pa.types.is_integer(kind)):
             values = values.cast(pa.string())
         values.validate(full=True)  # text that is not UTF-8 would stop a later task
         return values

@@ -226,13 +226,16 @@ def test_a_column_that_is_there_twice_is_named(front: Any) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [pa.large_string(), pa.dictionary(pa.int8(), pa.string()), pa.dictionary(pa.int32(), pa.large_string())],
+    [
+        pa.large_string(),
+        pa.string_view(),
+        pa.dictionary(pa.int8(), pa.string()),
+        pa.dictionary(pa.int32(), pa.large_string()),
+    ],
 )
 def test_text_is_text_however_it_is_kept(front: Any, kind: pa.DataType) -> None:
     values = pa.array(["ann", "bob", "ann"])
-    cast = (
-        values.cast(pa.large_string()) if kind == pa.large_string() else values.dictionary_encode().cast(kind)
-    )
+    cast = values.dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else values.cast(kind)
     assert rows_of(front.run(front.write(events(USER_ID=cast)), upto="ingest")) == ROWS
 
 
@@ -246,6 +249,13 @@ def test_numbers_are_outcomes_however_they_are_kept(front: Any, kind: pa.DataTyp
     store = front.run(front.write(events(OUTCOME=cast)), upto="ingest")
     assert snapshot(store)["OUTCOME"].to_pylist() == [1.0, 4.0, 3.0]
     assert snapshot(store)["OUTCOME"].type == pa.float64()
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view()])
+def test_outcomes_that_are_no_numbers_come_to_validate_however_they_are_kept(front: Any, kind: Any) -> None:
+    outcomes = pa.array(["a", None, "b"]).cast(kind)
+    with pytest.raises(BadData, match="OUTCOME"):
+        front.run(front.write(events(OUTCOME=outcomes)), upto="validate")
 
 
 ODD_IDS = [
