@@ -54,8 +54,6 @@ def faults(folder: Path = RESULTS) -> str:
             ["passwords planted, and looked for in all that was written", f"{planted:,}", f"{hidden:,}"]
         )
     found = table(["tried", "times", "ended as promised"], rows)
-    if "one_point_in" not in report:  # of several runs
-        return found
     of_points = "every point" if report["one_point_in"] == 1 else f"one point in {report['one_point_in']}"
     about = f"Of one whole run of `make test-faults`, {report['date']}; of the points of a step {of_points} was tried."
     return f"{found}\n\n{about}"
