@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sasrec_tasks.sasrec.negatives import Negatives
+from sasrec_tasks.sasrec.parallel import ALONE, Group, own
 from sasrec_tasks.sasrec.sequences import PADDING, Int64, Sequences
 
 Windows = Literal["last", "all"]
@@ -120,6 +121,7 @@ class Batches:
     negatives: Negatives
     implicit: bool  # every label is 1, whatever the outcome
     random_state: int
+    group: Group = ALONE
 
     @property
     def positions(self) -> int:
@@ -134,8 +136,10 @@ class Batches:
         return min(self.batch_slots, max(self.positions // LEAST_BATCHES, 1))
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, in random order."""
+        """The batches of an epoch, in random order: of each, the rows of this process, which may be none."""
         random = np.random.default_rng([self.random_state, epoch])
+        is_own = np.zeros(len(self.sequences), bool)
+        is_own[own(self.sequences, self.group)] = True
         if self.windows == "all":
             cut, users = windows(self.sequences, self.max_len + 1)
         else:
@@ -144,20 +148,27 @@ class Batches:
         trainable = np.flatnonzero(inputs.lengths > 0)
         lengths = inputs.lengths[trainable]
         batches = list(bucketed(lengths, self.batch_size, random, slots=self.slots))
+        mean_positions = self.positions / max(len(batches), 1)
+        # Negatives of all positions are those of all processes; those of a position are nobody else's.
+        draws = random
+        if self.negatives.sampling != "shared" and self.group.size > 1:
+            draws = np.random.default_rng([self.random_state, epoch, self.group.rank])
         for rows in batches:
             chosen = trainable[rows]
-            own = self.sequences.select(users[chosen])
-            yield self._batch(inputs.select(chosen), own, random, self.positions / len(batches))
+            chosen = chosen[is_own[users[chosen]]]
+            yield self._batch(
+                inputs.select(chosen), self.sequences.select(users[chosen]), draws, mean_positions
+            )
 
     def _batch(
-        self, inputs: Sequences, own: Sequences, random: np.random.Generator, mean_positions: float
+        self, inputs: Sequences, histories: Sequences, random: np.random.Generator, mean_positions: float
     ) -> Batch:
         rows, columns, positions = inputs.flat()
-        matrix = np.full((len(inputs), int(inputs.lengths.max())), PADDING, dtype=np.int64)
+        matrix = np.full((len(inputs), int(inputs.lengths.max(initial=1))), PADDING, dtype=np.int64)
         matrix[rows, columns] = inputs.items[positions]
         targets = inputs.items[positions + 1].astype(np.int64)
         labels = np.ones(len(targets), np.float32) if self.implicit else inputs.outcomes[positions + 1]
-        negatives = self.negatives.draw(targets, rows, own, random)
+        negatives = self.negatives.draw(targets, rows, histories, random)
         return Batch(
             inputs=torch.from_numpy(matrix),
             slots=torch.from_numpy(rows * matrix.shape[1] + columns),

@@ -21,6 +21,7 @@ from sasrec_tasks.sasrec.checkpoint import Checkpoint, Epoch
 from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import SASRecConfig
+from sasrec_tasks.sasrec.parallel import ALONE, Group, own
 from sasrec_tasks.sasrec.ranking import rank_all
 from sasrec_tasks.sasrec.scoring import encode, model_scorer
 from sasrec_tasks.sasrec.sequences import HeldOut, Sequences, row_blocks
@@ -60,6 +61,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_step: Callable[[Progress], None] = lambda progress: None,
+    group: Group = ALONE,
 ) -> FitResult:
     """Train ``model`` in place, on the device it is on.
 
@@ -69,6 +71,8 @@ def fit(
         checkpoint: where the state is kept after each epoch, and resumed from.
         on_epoch: called after each epoch.
         on_step: called after each batch.
+        group: the processes that train the model together: each has to call this with the same arguments. The first
+            one writes the checkpoint, which all must be able to read.
 
     Raises:
         ValueError: no training targets, or ``early_stopping_patience`` without ``validation``.
@@ -76,7 +80,7 @@ def fit(
     """
     if config.early_stopping_patience is not None and validation is None:
         raise ValueError("early_stopping_patience needs validation interactions")
-    trainer = Trainer(model, train, config)
+    trainer = Trainer(model, train, config, group)
     history: list[Epoch] = []
     best = copy_of(model)
     resumed_from_epoch = None
@@ -91,13 +95,13 @@ def fit(
     if config.max_minutes is not None:
         deadline = time.monotonic() + config.max_minutes * 60 - sum(epoch.seconds for epoch in history)
     stopped = why_stop(history, config)
-    while stopped is None and (not history or time.monotonic() < deadline):
+    while stopped is None and (not history or not trainer.is_over(deadline)):
         started = time.monotonic()
         number = len(history) + 1
         loss, finished = trainer.epoch(number, deadline, on_step)
         if not finished and history:
             break  # an earlier epoch was validated; half an epoch on top of it is not worth the time
-        metric = None if validation is None else validate(trainer.used, validation, config)
+        metric = None if validation is None else validate(trainer.used, validation, config, group)
         if not (math.isfinite(loss) and math.isfinite(metric or 0.0) and trainer.used.is_finite()):
             stopped = "diverged"
             break
@@ -113,7 +117,7 @@ def fit(
         last = copy_of(trainer.used)
         if best_epoch(history, config) == number:
             best = last
-        if checkpoint and finished:
+        if checkpoint and finished and group.rank == 0:
             checkpoint.save(trainer.state(best, tuple(history)))
         on_epoch(history[-1])
         stopped = why_stop(history, config) if finished else "time"
@@ -161,19 +165,23 @@ def what_calms(config: FitConfig) -> str:
     return ", ".join(tries)
 
 
-def validate(model: SASRec, validation: HeldOut, config: FitConfig) -> float:
+def validate(model: SASRec, validation: HeldOut, config: FitConfig, group: Group = ALONE) -> float:
     """The early stopping metric: NDCG@10 of full ranking without seen items, or the loss.
 
-    The loss is that of training, at the held-out targets, with the same negatives every epoch.
-    Not a number where the model has diverged.
+    Users are ranked by the process of the group that reads their histories; each computes the loss of all. It is that
+    of training, at the held-out targets, with the same negatives every epoch. Not a number where the
+    model has diverged.
     """
     if config.early_stopping_metric == "ndcg@10":
+        some = validation if group.size == 1 else validation.select(own(validation.history, group))
+        ndcg = torch.zeros((), dtype=torch.float64)
         try:
-            score = model_scorer(model, validation.history)
+            served, _ = rank_all(model_scorer(model, some.history), some)
+            ndcg += float(metrics.per_user(served)["ndcg@10"].sum())
         except FloatingPointError:
-            return math.nan
-        served, _ = rank_all(score, validation)
-        return float(metrics.per_user(served)["ndcg@10"].mean())
+            ndcg += math.nan
+        group.add_up([ndcg])
+        return float(ndcg) / len(validation)
     labels = np.ones(len(validation), np.float32) if config.implicit else np.asarray(validation.outcomes)
     random = np.random.default_rng(config.random_state)
     num_items, total = model.config.num_items, 0.0
@@ -181,8 +189,8 @@ def validate(model: SASRec, validation: HeldOut, config: FitConfig) -> float:
         hidden = encode(model, validation.history)
         for rows in row_blocks(len(validation), LOSS_USERS):
             targets = validation.targets[rows]
-            own = validation.seen.select(rows)
-            negatives = config.negatives(num_items).draw(targets, np.arange(len(rows)), own, random)
+            seen = validation.seen.select(rows)
+            negatives = config.negatives(num_items).draw(targets, np.arange(len(rows)), seen, random)
             parts = [torch.from_numpy(part).to(hidden.device) for part in (targets, negatives, labels[rows])]
             total += len(rows) * float(config.objective(model, hidden[rows], *parts))
     return total / len(validation)

@@ -16,6 +16,7 @@ from sasrec_tasks.sasrec.blocks import drawing
 from sasrec_tasks.sasrec.fit_config import FitConfig, Precision
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.objective import Objective
+from sasrec_tasks.sasrec.parallel import ALONE, Group
 from sasrec_tasks.sasrec.recorded import Recorded
 from sasrec_tasks.sasrec.threads import pool, workers
 
@@ -37,8 +38,8 @@ class Gradient:
     What dropout draws hangs on ``random_state`` and the epoch alone.
     """
 
-    def __init__(self, model: SASRec, config: FitConfig) -> None:
-        self.model, self.config = model, config
+    def __init__(self, model: SASRec, config: FitConfig, group: Group = ALONE) -> None:
+        self.model, self.config, self.group = model, config, group
         self.parameters = [each for each in model.parameters() if each.requires_grad]
         device = self.parameters[0].device
         self.half = is_half(config.precision, device)
@@ -53,7 +54,8 @@ class Gradient:
     @contextmanager
     def epoch(self, number: int) -> Iterator[None]:
         """Calls are allowed in here; what they draw begins anew."""
-        seeds = np.random.SeedSequence([self.config.random_state, number]).generate_state(self.parts)
+        entropy = [self.config.random_state, number, *([self.group.rank] if self.group.size > 1 else [])]
+        seeds = np.random.SeedSequence(entropy).generate_state(self.parts)
         self._random = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         with (
             torch.random.fork_rng(),
@@ -67,10 +69,10 @@ class Gradient:
                 self._pool = None
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Set ``.grad`` to the gradient of the loss times the batch's weight.
+        """Set ``.grad`` to the gradient of the loss times the batch's weight, over the rows of all processes.
 
         Returns:
-            The mean loss over positions, a scalar.
+            The mean loss over the positions of this one, a scalar; 0 where there are none.
 
         Raises:
             RuntimeError: outside of `epoch`.
@@ -78,6 +80,24 @@ class Gradient:
         if self._pool is None:
             raise RuntimeError("a gradient is computed within epoch()")
         self.model.zero_grad(set_to_none=True)
+        loss = self._own(batch) if len(batch.targets) else self._none()
+        if self.group.size > 1:
+            self.group.add_up([each.grad for each in self.parameters if each.grad is not None])
+        return loss
+
+    def _none(self) -> Tensor:
+        embedding = self.model.item_embedding
+        for parameter in self.parameters:
+            if not (embedding.sparse and parameter is embedding.weight):
+                parameter.grad = torch.zeros_like(parameter)
+        if embedding.sparse:
+            nowhere = torch.empty(1, 0, dtype=torch.int64, device=self._device)
+            nothing = embedding.weight.new_empty(0, embedding.weight.shape[1])
+            embedding.weight.grad = torch.sparse_coo_tensor(nowhere, nothing, embedding.weight.shape)
+        return torch.zeros((), device=self._device)
+
+    def _own(self, batch: Batch) -> Tensor:
+        assert self._pool is not None
         if self.recorded is not None:
             loss, found = self.recorded(batch)
             for parameter, gradient in zip(self.parameters, found, strict=True):

@@ -221,7 +221,12 @@ def distinct(keys: Int64) -> Int64:
     return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
 
 
+def ranges(rows: int, size: int) -> list[range]:
+    """Row numbers 0…rows − 1, at most ``size`` at a time."""
+    return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
 def row_blocks(rows: int, size: int) -> Iterator[Int64]:
-    """Row numbers 0…rows − 1 in blocks of at most ``size``."""
-    for start in range(0, rows, size):
-        yield np.arange(start, min(start + size, rows))
+    """As `ranges`, as arrays."""
+    for block in ranges(rows, size):
+        yield np.arange(block.start, block.stop)
