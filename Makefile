@@ -64,7 +64,7 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test test-airflow test-faults lint lock sbom audit simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
+.PHONY: help setup demo test test-airflow test-faults test-scale lint lock sbom audit simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -103,8 +103,8 @@ endif
 	@echo "One user's rows: .venv/bin/sasrec-tasks recommend --table $(DEMO)/recommendations --user USER_ID"
 	@echo "The same in Airflow's UI: make up"
 
-test: setup ## All tests but those of test-airflow and test-faults
-	@$(BIN)/python -m pytest -m "not stack and not faults" -n $(JOBS) --dist loadfile
+test: setup ## All tests but those of test-airflow, test-faults and test-scale
+	@$(BIN)/python -m pytest -m "not stack and not faults and not scale" -n $(JOBS) --dist loadfile
 
 test-airflow: setup ## The services of docker-compose.yml as processes of this machine, the UI in Chromium, the image's steps
 	@SASREC_NO_SKIPS=$(NO_SKIPS) SCREENSHOTS="$(abspath $(SCREENSHOTS))" $(BIN)/python -m pytest -m stack
@@ -114,6 +114,9 @@ test-faults: setup ## Kill, starve, cut off, damage and race every step of a nig
 	mkdir -p $(dir $(FAULTS)) && rm -f $(FAULTS) && export FAULTS_SEED=$$seed FAULTS_RESULTS="$(FAULTS)" FAULTS_EVERY=$(FAULTS_EVERY); \
 	$(BIN)/python -m pytest -m faults --ignore=tests/hostile -n $(JOBS) --dist loadfile && $(BIN)/python -m pytest tests/hostile \
 	&& $(BIN)/python tests/helpers/fault_figures.py $(FAULTS) benchmarks/results/faults.json
+
+test-scale: setup ## The pipeline on a Ray cluster of several nodes on this machine, which lose some
+	@$(BIN)/python -m pytest -m scale
 
 lint: setup ## ruff (with bandit's rules), mypy, import-linter
 	$(BIN)/ruff check .

@@ -420,6 +420,41 @@ class Metrics(Group):
     (`--collector.textfile.directory`). None: none."""
 
 
+class Ray(Group):
+    """The Ray cluster on which split, train, evaluate and export compute, if `engine` is ray."""
+
+    address: str | None = Field(
+        default=None, pattern=r"^https?://[^/@?#]+$", title="Address", json_schema_extra=OPERATOR_ONLY
+    )
+    """Its job server, for instance http://ray-head:8265."""
+
+    workers: int = Field(default=2, ge=1, le=10_000, title="Workers", json_schema_extra=OPERATOR_ONLY)
+    """Processes that share a task, at most: fewer while the cluster has no more."""
+
+    cpus_per_worker: float = Field(
+        default=1.0, gt=0, le=1024, title="Cores per worker", json_schema_extra=OPERATOR_ONLY
+    )
+    """What Ray reserves for each, and how many threads each computes with."""
+
+    gpus_per_worker: float = Field(
+        default=0.0, ge=0, le=16, title="GPUs per worker", json_schema_extra=OPERATOR_ONLY
+    )
+    """What Ray reserves for each, in training, evaluation and export."""
+
+    memory_per_worker: str | None = Field(
+        default=None,
+        pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$",
+        title="Memory per worker",
+        json_schema_extra=OPERATOR_ONLY,
+    )
+    """What Ray reserves for each. None: nothing."""
+
+    wait_minutes: float = Field(
+        default=15.0, gt=0, le=10_000, title="Waiting", json_schema_extra=OPERATOR_ONLY
+    )
+    """How long a task waits for the cluster: for its job to start, for a node with room, for a next result."""
+
+
 class Settings(Group):
     """All settings of a run, kept as `settings.json` in its folder."""
 
@@ -442,6 +477,9 @@ class Settings(Group):
     """What {data_interval_start} stands for in a path. None: in Airflow, the start of the run's data interval, or a day
     before `as_of`; a run of the command line has none."""
 
+    engine: Literal["local", "ray"] = Field(default="local", title="Engine", json_schema_extra=OPERATOR_ONLY)
+    """Where split, train, evaluate and export compute: on the task's own machine, or on a Ray cluster."""
+
     ingest: Ingest = Ingest()
     validate_: Validate = Field(default=Validate(), alias="validate")
     split: Split = Split()
@@ -452,8 +490,17 @@ class Settings(Group):
     export: Export = Export()
     prune: Prune = Prune()
     metrics: Metrics = Metrics()
+    ray: Ray = Ray()
 
     model_config = ConfigDict(populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _has_cluster(self) -> Settings:
+        if self.engine == "ray" and not self.ray.address:
+            raise ValueError(
+                "engine='ray' needs ray.address, the cluster's job server, for instance http://ray-head:8265"
+            )
+        return self
 
     def group(self, task: str) -> Group:
         """The settings of one task."""

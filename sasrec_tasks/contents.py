@@ -15,6 +15,9 @@ from sasrec_tasks.sasrec.sequences import Int64, LeaveLastTwoOut, Sequences
 from sasrec_tasks.timestamps import moment_of
 
 COLUMNS = ("USER_ID", "ITEM_ID", "OUTCOME", "TIMESTAMP")
+ARRAYS: dict[str, type[np.generic]] = {"item": np.int32, "outcome": np.float32, "timestamp": np.int64}
+"""What is kept of an event, in files that are called after it; where each user's begin is in `offsets.npy`."""
+
 ROWS_AT_ONCE = 524_288
 
 SNAPSHOT = "interactions.parquet"
@@ -111,3 +114,13 @@ def refit_note(settings: Settings) -> dict[str, str]:
 def item_ids(store: RunStore) -> list[str]:
     """Ids of the items in order of index; the first has index 1."""
     return [str(item) for item in pq.read_table(store.folder("split") / ITEMS)["ITEM_ID"].to_pylist()]
+
+
+def user_ids(store: RunStore, users: range) -> pa.Array:
+    """USER_IDs of some consecutive users, by their places in `users.parquet`."""
+    file = pq.ParquetFile(store.folder("split") / USERS, pre_buffer=False)
+    bounds = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])
+    first, last = np.searchsorted(bounds, [users.start, users.stop - 1], side="right") - 1
+    names = file.read_row_groups(list(range(first, last + 1)), columns=["USER_ID"])["USER_ID"]
+    chosen: pa.Array = names.slice(users.start - bounds[first], len(users)).combine_chunks()
+    return chosen

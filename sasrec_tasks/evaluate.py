@@ -18,31 +18,25 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sasrec_tasks import contents, item_age, trained
+from sasrec_tasks import contents, engine, item_age, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.by_item_age import by_item_age
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import METRICS, MODEL_CARD, RANKS, USERS, Interactions
-from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.engine import Cluster
+from sasrec_tasks.measured import BASELINES, SCORERS, Measuring, from_tables
 from sasrec_tasks.measures import (
     PROTOCOLS,
     by_history_length,
     describe,
-    popularity,
-    rank,
     summarise,
-    top_10,
-    unseen_items,
 )
 from sasrec_tasks.model_card import as_markdown, model_card
 from sasrec_tasks.progress import bar
 from sasrec_tasks.sasrec.metrics import Ranks
-from sasrec_tasks.sasrec.scoring import constant_scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import PADDING
 
 log = logging.getLogger(__name__)
-
-BASELINES = ("popularity", "recent_popularity")
 
 
 def run(store: RunStore, settings: Settings) -> Summary:
@@ -55,42 +49,35 @@ def run(store: RunStore, settings: Settings) -> Summary:
         BadSettings: the model's weights are not finite.
     """
     assert settings.as_of is not None  # frozen when the run started
-    return store.once(
-        "evaluate",
-        lambda folder: _evaluate(store, settings, folder),
-        reads=["split", "train"],
-        settings=settings.evaluate.model_dump(mode="json")
+    reads = ["split", "train"]
+    hangs_on = (
+        settings.evaluate.model_dump(mode="json")
         | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"})
         | {"as_of": settings.as_of.isoformat()}
-        | ({"refit": True} if settings.refit.enabled else {}),  # the card says so
+        | ({"refit": True} if settings.refit.enabled else {})  # the card says so
     )
+    with engine.chosen(store, settings, "evaluate", reads=reads, hangs_on=hangs_on) as cluster:
+        return store.once(
+            "evaluate",
+            lambda folder: _evaluate(store, settings, cluster, folder),
+            reads=reads,
+            settings=hangs_on,
+        )
 
 
-def _evaluate(store: RunStore, settings: Settings, folder: Path) -> Summary:
-    data = contents.interactions(store, settings)
-    test = data.split.test
-    device = trained.device(settings)
-    negatives = unseen_items(data, settings)
-    model = trained.model(store, settings)
-    try:
-        served_by_model = model_scorer(model, test.history)
-    except FloatingPointError as error:
-        raise BadSettings(f"train.learning_rate={settings.train.learning_rate:g}: {error}") from error
-    popular, recent = popularity(data, settings)
-    scorers = {
-        "model": served_by_model,
-        "popularity": constant_scorer(popular),
-        "recent_popularity": constant_scorer(recent),
-    }
-    ranks: dict[str, dict[str, Ranks]] = {}
-    with bar("evaluate", len(scorers), "scorers") as advance:
-        for done, (name, scorer) in enumerate(scorers.items(), 1):
-            ranks[name] = rank(scorer, test, negatives)
-            advance(done, name)
-
+def _evaluate(store: RunStore, settings: Settings, cluster: Cluster | None, folder: Path) -> Summary:
+    measuring = Measuring(store, settings)
+    data, test, negatives, popular = measuring.data, measuring.test, measuring.negatives, measuring.popular
+    if cluster:
+        cluster.made()
+        measured = from_tables(cluster.parts())
+    else:
+        with bar("evaluate", len(SCORERS), "scorers") as advance:
+            measured = measuring.part(range(len(test)), advance)
+    ranks = {name: each.ranks for name, each in measured.items()}
+    served = {name: each.items for name, each in measured.items()}
     figures = summarise(ranks, settings)
     users = int((data.split.train.lengths > 0).sum())
-    served = {name: top_10(scorer, test) for name, scorer in scorers.items()}
     shown = {name: describe(items, popular, users) for name, items in served.items()}
     drawn = (negatives != PADDING).sum(1)
     metrics = {
@@ -111,7 +98,7 @@ def _evaluate(store: RunStore, settings: Settings, folder: Path) -> Summary:
         "users_with_fewer_negatives": int((drawn < settings.evaluate.negatives).sum()),
         "seed": settings.evaluate.random_state,
         "split": "leave-last-two-out: last item test, second to last validation",
-        "device": device,
+        "device": trained.device(settings),
         "model": trained.model_hash(store),
     }
     write_json(folder / METRICS, metrics)

@@ -27,6 +27,7 @@ from sasrec_tasks import (
     contents,
     contract,
     eligible,
+    engine,
     examples,
     forgotten,
     named_list,
@@ -36,6 +37,7 @@ from sasrec_tasks import (
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import EXPORT, METRICS, OWN_ROWS, VERDICT
+from sasrec_tasks.engine import Cluster
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.measures import PROTOCOLS
 from sasrec_tasks.progress import Advance, bar
@@ -77,14 +79,21 @@ def run(store: RunStore, settings: Settings) -> Summary:
             "export: run %s was rolled back since it was published: publishing it again", store.run_id
         )
         store.forget("export")
-    return store.once(
-        "export",
-        lambda folder: _export(store, settings, narrowed, folder),
-        reads=[*dict.fromkeys(("split", trained.GATED, "gate", weights)), *narrowed],
-        settings={"table": settings.table, "as_of": settings.as_of.isoformat()}
+    reads = [*dict.fromkeys(("split", trained.GATED, "gate", weights)), *narrowed]
+    hangs_on = (
+        {"table": settings.table, "as_of": settings.as_of.isoformat()}
         | _own_settings(settings)
-        | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"}),
+        | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"})
     )
+    with engine.chosen(
+        store, settings, "export", reads=reads, hangs_on=hangs_on | settings.export.model_dump(mode="json")
+    ) as cluster:
+        return store.once(
+            "export",
+            lambda folder: _export(store, settings, narrowed, cluster, folder),
+            reads=reads,
+            settings=hangs_on,
+        )
 
 
 def _require_refit(store: RunStore) -> None:
@@ -122,7 +131,9 @@ def _require_same_rows(published: Published, content: str) -> None:
         )
 
 
-def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Path) -> Summary:
+def _export(
+    store: RunStore, settings: Settings, narrowed: list[str], cluster: Cluster | None, folder: Path
+) -> Summary:
     listed = forgotten.read(store.store)
     unchanged = (store.inputs_unchanged(["split", *narrowed]), forgotten.unchanged(store.store, listed))
     rows = Rows(store, settings)
@@ -142,9 +153,13 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
         **named_list.named(listed, store.store),
     }
 
+    if cluster:
+        cluster.made()
+
     def batches(advance: Advance) -> Iterator[pa.RecordBatch]:
         """Without users on a list that has come into the store since the source was read."""
-        return contract.checked(map(listed.without, rows.batches(advance, weights)))
+        found = rows.merged(_of(cluster.parts(), advance)) if cluster else rows.batches(advance, weights)
+        return contract.checked(map(listed.without, found))
 
     version: int | None = None
     with bar(
@@ -206,6 +221,15 @@ def _export(store: RunStore, settings: Settings, narrowed: list[str], folder: Pa
     if version is not None:
         log.info("export: version %d of %s", version, settings.table)
     return summary
+
+
+def _of(parts: Iterable[pa.Table], advance: Advance) -> Iterator[pa.RecordBatch]:
+    """The rows of parts, each of whole users."""
+    users = 0
+    for part in parts:
+        yield from part.to_batches()
+        users += pc.sum(pc.equal(part["RANK"], 1)).as_py() or 0
+        advance(users)
 
 
 def _while(

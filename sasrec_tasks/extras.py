@@ -10,6 +10,7 @@ EXTRAS = {
     "adbc_driver_manager": ("PostgreSQL's driver", "postgres"),
     "adbc_driver_postgresql": ("PostgreSQL's driver", "postgres"),
     "s3fs": ("s3fs", "s3"),
+    "ray": ("Ray", "ray"),
     "matplotlib": ("matplotlib", "pictures"),
 }
 """Module → what people call it, and the extra that installs it."""

@@ -6,18 +6,20 @@ A task that was killed resumes at the next epoch and ends with the same weights 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors.torch
 import torch
 
 from sasrec_tasks import abandoned, memory, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import HISTORY, Interactions
+from sasrec_tasks.engine import Cluster
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.progress import bar, pace
 from sasrec_tasks.sasrec.advice import advised_loss
@@ -28,8 +30,10 @@ from sasrec_tasks.sasrec.fit_config import FitConfig
 from sasrec_tasks.sasrec.footprint import training_footprint
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.model_config import SASRecConfig
+from sasrec_tasks.sasrec.parallel import ALONE, Group
 from sasrec_tasks.sasrec.sequences import HeldOut, Sequences
 from sasrec_tasks.sasrec.trainer import Progress
+from sasrec_tasks.shards import Shards
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,9 @@ ENDS = {
     "diverged": "it diverged",
 }
 """Why a training ended, in a few words."""
+
+WEIGHTS = "weights.safetensors"
+"""What a cluster leaves beside what it tells of a training."""
 
 SMALLER = (
     "lower train.hidden_units or train.batch_slots, leave rare items out by split.min_item_events, "
@@ -81,27 +88,29 @@ def _shared_names(kind: type, settings: Settings) -> dict[str, Any]:
     return {field.name: train[field.name] for field in fields(kind) if field.name in train}
 
 
-def fitted(
-    store: RunStore,
-    task: str,
-    model: SASRec,
-    events: Sequences,
-    config: FitConfig,
-    *,
-    fingerprint: str,
-    validation: HeldOut | None = None,
-) -> FitResult:
-    """Train ``model`` in place, going on from the checkpoint of an earlier try.
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a task trains: the same, however many processes do it together."""
+
+    model: SASRec
+    events: Sequences
+    config: FitConfig
+    fingerprint: str  # of what the weights hang on; a checkpoint of another one is not gone on from
+    validation: HeldOut | None = None  # what early stopping looks at
+
+
+def fitted(store: RunStore, task: str, training: Training, group: Group = ALONE) -> FitResult:
+    """Train the model in place, going on from the checkpoint of an earlier try.
 
     Args:
         task: whose `checkpoint/` it is.
-        fingerprint: of what the weights hang on; a checkpoint of another one is not gone on from.
-        validation: what early stopping looks at.
+        group: the processes that train it together.
 
     Raises:
         BadSettings: training diverged in its first epoch.
     """
-    positions = targets_per_epoch(events.lengths, model.config.max_len, config.windows)
+    model, config = training.model, training.config
+    positions = targets_per_epoch(training.events.lengths, model.config.max_len, config.windows)
     shared, upload = store.shared_folder(task, "checkpoint")
     state = shared / "state.safetensors"
     abandoned.remove(shared, f".{state.name}.", written_in_one_go=True)
@@ -113,19 +122,21 @@ def fitted(
             advance(done, f"epoch {progress.epoch} of at most {progress.epochs}")
 
         def on_epoch(epoch: Epoch) -> None:
-            upload()
+            if group.rank == 0:
+                upload()
             if is_due():  # of hundreds of short ones, some
                 log.info("%s: %s", task, _measured(epoch, config))
 
         try:
             result = fit(
                 model,
-                events,
+                training.events,
                 config,
-                validation=validation,
-                checkpoint=Checkpoint(state, fingerprint),
+                validation=training.validation,
+                checkpoint=Checkpoint(state, training.fingerprint),
                 on_epoch=on_epoch,
                 on_step=on_step,
+                group=group,
             )
         except FloatingPointError as error:
             raise BadSettings(f"train.learning_rate={config.learning_rate:g}: {task}: {error}") from error
@@ -139,6 +150,26 @@ def fitted(
         )
     log.info("%s: %s", task, _end(result, config))
     return result
+
+
+def fitted_by(cluster: Cluster, model: SASRec) -> FitResult:
+    """As `fitted`, by a cluster.
+
+    Raises:
+        As `Cluster.made`.
+    """
+    told = cluster.made()
+    model.load_state_dict(safetensors.torch.load(cluster.shards.read_bytes(WEIGHTS)))
+    history = tuple(Epoch(**epoch) for epoch in told.pop("history"))
+    told.pop("parts")
+    return FitResult(history=history, **told)
+
+
+def hand_over(shards: Shards, model: SASRec, result: FitResult) -> None:
+    """Leave what `fitted_by` takes."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    shards.write_bytes(WEIGHTS, safetensors.torch.save(state))
+    shards.finish(0, **asdict(result))
 
 
 def _measured(epoch: Epoch, config: FitConfig) -> str:
@@ -160,6 +191,8 @@ def _end(result: FitResult, config: FitConfig) -> str:
 
 def check_memory(task: str, data: Interactions, settings: Settings) -> None:
     """Say what a training will need, and refuse what can't fit: the system would kill it, in its midst.
+
+    On a cluster each worker looks at the machine that it is on.
 
     Raises:
         BadSettings: the machine, its container or the GPU does not have as much.

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sasrec_tasks import abandoned, files, rewriting, run_folders
+from sasrec_tasks import abandoned, files, rewriting, run_folders, shards
 from sasrec_tasks.approval import APPROVAL
 from sasrec_tasks.artifacts import Damaged, Marker, RunStore, Summary, write_json
 from sasrec_tasks.contents import (
@@ -106,6 +106,8 @@ def _markers(run: RunStore) -> dict[str, Marker]:
 
 def _remove_unfinished(run: RunStore) -> None:
     """What tries have left that were killed: nobody reads it."""
+    with suppress(FileNotFoundError):
+        run.fs.rm(f"{run.root}/{shards.FOLDER}", recursive=True)
     for task in rewriting.TASKS:
         if run.is_local:
             abandoned.remove(Path(run.root), f".{task}.")

@@ -15,7 +15,7 @@ from sasrec_tasks.contents import Interactions
 from sasrec_tasks.sasrec.metrics import Float64, Ranks, bootstrap, interval, per_user
 from sasrec_tasks.sasrec.ranking import rank_all, rank_sampled
 from sasrec_tasks.sasrec.scoring import Scorer
-from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64
+from sasrec_tasks.sasrec.sequences import PADDING, Float32, HeldOut, Int64
 from sasrec_tasks.sasrec.top_k import top_k
 from sasrec_tasks.sasrec.unseen import sample_unseen
 
@@ -124,9 +124,9 @@ def means_of(ranks: Ranks, chosen: npt.NDArray[np.bool_]) -> dict[str, float]:
 
 
 def top_10(scorer: Scorer, test: HeldOut) -> Int64:
-    """The ten best unseen items of all test users, fewer where there are fewer, one after another."""
+    """The ten best unseen items of each test user, padding where there are fewer: (users, ≤ 10)."""
     scores, items = top_k(scorer, test.seen, np.arange(len(test)), 10)
-    return items[scores > -np.inf]
+    return np.where(scores > -np.inf, items, PADDING)
 
 
 def describe(served: Int64, counts: Float32, users: int) -> dict[str, float]:

@@ -39,6 +39,7 @@ SECTIONS = {
     "export": "publishing",
     "prune": "publishing",
     "metrics": "publishing",
+    "ray": "data",
 }
 """Task → where its settings stand in the form; a setting may say otherwise."""
 

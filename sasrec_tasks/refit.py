@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sasrec_tasks import contents, trained, verdict
+from sasrec_tasks import contents, engine, trained, verdict
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
+from sasrec_tasks.engine import Cluster
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.fitting import check_memory, fit_config, fitted, write_history
+from sasrec_tasks.fitting import Training, check_memory, fit_config, fitted, fitted_by, write_history
 from sasrec_tasks.sasrec.fit import what_calms
 from sasrec_tasks.sasrec.weights import save_model
 
@@ -39,31 +40,44 @@ def run(store: RunStore, settings: Settings) -> Summary:
         log.info("refit: refit.enabled is off: the table is made with the gated weights")
         return {"refitted": False}
     verdict.require(store)
-    settings_read: dict[str, Any] = {
+    hangs_on = _hangs_on(settings)
+    reads = ["split", "train"]
+    with engine.chosen(store, settings, "refit", reads=reads, hangs_on=hangs_on) as cluster:
+        return store.once(
+            "refit",
+            lambda folder: _refit(store, settings, cluster, folder),
+            reads=reads,
+            settings=hangs_on,
+        )
+
+
+def prepared(store: RunStore, settings: Settings) -> Training:
+    """What is to be trained further."""
+    data = contents.interactions(store, settings)
+    epochs = settings.refit.epochs or _best_epoch(store)
+    return Training(
+        model=trained.model(store, settings),
+        events=data.split.unsplit,
+        config=replace(fit_config(data.num_items, settings), epochs=epochs, early_stopping_patience=None),
+        fingerprint=store.fingerprint("refit", ["split", "train"], _hangs_on(settings)),
+    )
+
+
+def _hangs_on(settings: Settings) -> dict[str, Any]:
+    return {
         **settings.train.model_dump(mode="json", exclude={"device"}),
         **settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"}),
         "refit": settings.refit.model_dump(mode="json"),
     }
-    fingerprint = store.fingerprint("refit", ["split", "train"], settings_read)
-    return store.once(
-        "refit",
-        lambda folder: _refit(store, settings, fingerprint, folder),
-        reads=["split", "train"],
-        settings=settings_read,
-    )
 
 
-def _refit(store: RunStore, settings: Settings, fingerprint: str, folder: Path) -> Summary:
-    data = contents.interactions(store, settings)
-    events = data.split.unsplit
-    epochs = settings.refit.epochs or _best_epoch(store)
-    config = replace(fit_config(data.num_items, settings), epochs=epochs, early_stopping_patience=None)
-    log.info(
-        "refit: %d epochs on all %s events, from the gated weights", epochs, f"{int(events.lengths.sum()):,}"
-    )
-    check_memory("refit", data, settings)
-    model = trained.model(store, settings)
-    result = fitted(store, "refit", model, events, config, fingerprint=fingerprint)
+def _refit(store: RunStore, settings: Settings, cluster: Cluster | None, folder: Path) -> Summary:
+    if not cluster:
+        check_memory("refit", contents.interactions(store, settings), settings)
+    training = prepared(store, settings)
+    model, config, events = training.model, training.config, int(training.events.lengths.sum())
+    log.info("refit: %d epochs on all %s events, from the gated weights", config.epochs, f"{events:,}")
+    result = fitted_by(cluster, model) if cluster else fitted(store, "refit", training)
     if result.stopped == "diverged":
         raise BadSettings(
             f"train.learning_rate={config.learning_rate:g}: refitting diverged in epoch {len(result.history) + 1}: "
@@ -74,7 +88,7 @@ def _refit(store: RunStore, settings: Settings, fingerprint: str, folder: Path) 
             "refit: train.max_minutes=%g ended it in epoch %d of %d",
             settings.train.max_minutes,
             len(result.history) + 1,
-            epochs,
+            config.epochs,
         )
     summary: Summary = {
         "refitted": True,
@@ -82,7 +96,7 @@ def _refit(store: RunStore, settings: Settings, fingerprint: str, folder: Path) 
         "epochs": len(result.history),
         "stopped": result.stopped,
         "resumed_from_epoch": result.resumed_from_epoch,
-        "events": int(events.lengths.sum()),
+        "events": events,
         "device": trained.device(settings),
     }
     save_model(model, folder, training=summary, settings=settings.train.model_dump(mode="json"))

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sasrec_tasks import contents, eligible, item_age, strangers, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import USERS
 from sasrec_tasks.progress import Advance
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.reserving import HELD, reserve
 from sasrec_tasks.sasrec.scoring import Scorer, constant_scorer, model_scorer
-from sasrec_tasks.sasrec.sequences import Float32, Int64, Sequences, row_blocks
+from sasrec_tasks.sasrec.sequences import Float32, Int64, Sequences, ranges, row_blocks
 from sasrec_tasks.sasrec.top_k import top_k
 from sasrec_tasks.tables.protocol import POPULAR, RECOMMENDATIONS
+
+PART_USERS = 65_536
+"""Users whose USER_IDs are held at once."""
 
 
 class Rows:
@@ -55,6 +58,10 @@ class Rows:
         shares = counts / max(counts.sum(), 1)
         return np.where(counts > 0, shares, -np.inf).astype(np.float32)[self.among]
 
+    @cached_property
+    def _by_popularity(self) -> Scorer:
+        return constant_scorer(self.popularity())
+
     def popular(self) -> pa.Table:
         """The popular eligible items, best first."""
         shares, best = self.popularity(), self._most_popular()
@@ -78,18 +85,32 @@ class Rows:
         Args:
             weights: the task that left them.
         """
-        yield from self._with_strangers(self._of_active(advance, weights), np.arange(len(self.strangers)))
+        model = trained.model(self.store, self.settings, weights)
+        parts = (self.part(users, model, advance) for users in self.parts(PART_USERS))
+        yield from self.merged(chain.from_iterable(parts))
 
-    def _of_active(self, advance: Advance, weights: str) -> Iterator[pa.RecordBatch]:
-        model, popular = trained.model(self.store, self.settings, weights), constant_scorer(self.popularity())
-        for rows, names in self._blocks():
+    def merged(self, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The rows of all parts, one after another, and among them those of users without an event."""
+        yield from self._with_strangers(rows, np.arange(len(self.strangers)))
+
+    def parts(self, users: int) -> list[range]:
+        """All users by their places in `users.parquet`, about so many at a time: whole blocks, so that the rows don't
+        hang on how they are shared out."""
+        size = self.settings.export.block_users
+        return ranges(len(self.data.events), max(users // size, 1) * size)
+
+    def part(
+        self, users: range, model: SASRec, advance: Advance = lambda done: None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of some consecutive users."""
+        for rows, names in self._blocks(users):
             if len(rows):
-                yield from self._block(model, popular, rows, names)
-            advance(int(rows[-1]) + 1 if len(rows) else 0)
+                yield from self._block(model, self._by_popularity, rows, names)
+                advance(int(rows[-1]) + 1)
 
     def user_ids(self) -> Iterator[pa.RecordBatch]:
         """USER_ID of all who have rows."""
-        for _, names in self._blocks():
+        for _, names in self._all_blocks():
             yield pa.RecordBatch.from_arrays([names], names=["USER_ID"])
         if len(self.strangers):
             yield pa.RecordBatch.from_arrays([self.strangers], names=["USER_ID"])
@@ -111,11 +132,11 @@ class Rows:
         yield from self._chosen(lambda rows, _: np.flatnonzero(np.isin(rows, chosen)), weights)
 
     def _chosen(self, places: Callable[[Int64, pa.Array], Int64], weights: str) -> Iterator[pa.RecordBatch]:
-        model, popular = trained.model(self.store, self.settings, weights), constant_scorer(self.popularity())
-        for rows, names in self._blocks():
+        model = trained.model(self.store, self.settings, weights)
+        for rows, names in self._all_blocks():
             chosen = places(rows, names)
             if len(chosen):
-                yield from self._block(model, popular, rows[chosen], names.take(pa.array(chosen)))
+                yield from self._block(model, self._by_popularity, rows[chosen], names.take(pa.array(chosen)))
 
     def _with_strangers(self, rows: Iterator[pa.RecordBatch], chosen: Int64) -> Iterator[pa.RecordBatch]:
         yield from strangers.merged(rows, self._of_strangers(chosen)) if len(chosen) else rows
@@ -123,12 +144,11 @@ class Rows:
     def _of_strangers(self, chosen: Int64) -> Iterator[pa.RecordBatch]:
         """The most popular eligible items that are not left out to them."""
         assert self.left_out_to_strangers is not None  # without pairs there are no strangers
-        popular = constant_scorer(self.popularity())
         k = min(self.settings.export.top_k, len(self.among) - 1)
         for block in row_blocks(len(chosen), self.settings.export.block_users):
             users = chosen[block]
             left_out = self._in_columns(self.left_out_to_strangers.select(users))
-            scores, columns = top_k(popular, left_out, users, k)
+            scores, columns = top_k(self._by_popularity, left_out, users, k)
             served = scores > -np.inf
             user, place = np.nonzero(served)
             yield from self._table(
@@ -140,14 +160,17 @@ class Rows:
                 ORIGIN="popular",
             ).to_batches()
 
-    def _blocks(self) -> Iterator[tuple[Int64, pa.Array]]:
-        """Users who have rows, `export.block_users` or fewer at a time: their places and their USER_IDs."""
-        size = self.settings.export.block_users
-        file = pq.ParquetFile(self.store.folder("split") / USERS, pre_buffer=False)
-        ids = file.iter_batches(size, columns=["USER_ID"])
-        for rows, names in zip(row_blocks(len(self.data.events), size), ids, strict=True):
+    def _all_blocks(self) -> Iterator[tuple[Int64, pa.Array]]:
+        return chain.from_iterable(map(self._blocks, self.parts(PART_USERS)))
+
+    def _blocks(self, users: range) -> Iterator[tuple[Int64, pa.Array]]:
+        """Those of some consecutive users who have rows, `export.block_users` or fewer at a time: their places and
+        their USER_IDs."""
+        names = contents.user_ids(self.store, users)
+        for block in ranges(len(users), self.settings.export.block_users):
+            rows = np.arange(users.start + block.start, users.start + block.stop)
             active = rows if self.eligible.active is None else rows[self.eligible.active[rows]]
-            yield active, names.column(0).take(pa.array(active - rows[0]))
+            yield active, names.take(pa.array(active - users.start))
 
     def _block(
         self, model: SASRec, popular: Scorer, rows: Int64, names: pa.Array

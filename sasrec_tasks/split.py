@@ -8,55 +8,40 @@ from the order alone (`LeaveLastTwoOut`), so nothing is copied apart.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from os import SEEK_END
 from pathlib import Path
 from typing import BinaryIO
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from sasrec_tasks import contents, scratch
+from sasrec_tasks import contents, engine, scratch, sorting
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import ITEMS, REJECTED, ROWS_AT_ONCE, SNAPSHOT, USERS
+from sasrec_tasks.contents import ARRAYS, ITEMS, REJECTED, SNAPSHOT, USERS
+from sasrec_tasks.engine import Cluster
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.progress import bar
-from sasrec_tasks.repeats import Columns, Repeats
 from sasrec_tasks.sasrec.sequences import Sequences
 
 log = logging.getLogger(__name__)
+
+USERS_AT_ONCE = 122_880
+"""In a row group of `users.parquet`, as DuckDB makes them."""
+
+Array = npt.NDArray[np.generic]
 
 VALID = """
 CREATE VIEW valid AS
 SELECT * FROM (SELECT *, file_row_number AS row FROM read_parquet($snapshot, file_row_number = true))
 ANTI JOIN (SELECT DISTINCT row FROM read_parquet($rejected)) USING (row)
-"""
-
-CATALOGUE = """
-CREATE TABLE items AS
-SELECT row_number() OVER (ORDER BY ITEM_ID)::INTEGER AS index, ITEM_ID, count(*) AS events,
-       min(TIMESTAMP) AS first_event
-FROM valid GROUP BY ITEM_ID HAVING count(*) >= $min_item_events
-"""
-
-PEOPLE = """
-CREATE TABLE users AS
-SELECT row_number() OVER (ORDER BY USER_ID) - 1 AS index, USER_ID, count(*) AS events
-FROM valid GROUP BY USER_ID
-"""
-
-PEOPLE_OF_SOME_ITEMS = """
-CREATE TABLE users AS
-SELECT row_number() OVER (ORDER BY USER_ID) - 1 AS index, USER_ID, count(items.index) AS events
-FROM valid LEFT JOIN items USING (ITEM_ID) GROUP BY USER_ID
-"""
-
-SORTED = """
-SELECT users.index AS user, items.index AS item, OUTCOME::FLOAT AS outcome, TIMESTAMP AS timestamp
-FROM valid JOIN items USING (ITEM_ID) JOIN users USING (USER_ID)
-ORDER BY users.index, TIMESTAMP, row
 """
 
 
@@ -72,12 +57,40 @@ def run(store: RunStore, settings: Settings) -> Summary:
     checked = store.marker("validate")
     if checked and checked.summary["problems"]:
         raise BadData(f"{settings.source}: refused by `validate`: " + "; ".join(checked.summary["problems"]))
-    return store.once(
-        "split",
-        lambda folder: _split(store, settings, folder),
-        reads=["ingest", "validate"],
-        settings=settings.split.model_dump(mode="json", exclude={"memory_limit", "spill_folder"}),
-    )
+    reads = ["ingest", "validate"]
+    hangs_on = settings.split.model_dump(mode="json", exclude={"memory_limit", "spill_folder"})
+    with engine.chosen(store, settings, "split", reads=reads, hangs_on=hangs_on) as cluster:
+        work = partial(_put_together, cluster, settings) if cluster else partial(_split, store, settings)
+        return store.once("split", work, reads=reads, settings=hangs_on)
+
+
+def _put_together(cluster: Cluster, settings: Settings, folder: Path) -> Summary:
+    """The files, from what a cluster has sorted: users in order, range after range, each with their events."""
+    repeats = int(cluster.made()["repeats"])
+    items = cluster.shards.read("items")
+    pq.write_table(items.cast(_never_null(items.schema)), folder / ITEMS, compression="zstd")
+    lengths = [np.zeros(1, np.int64)]
+    schema = _never_null(pa.schema([("index", pa.int64()), ("USER_ID", pa.string()), ("events", pa.int64())]))
+    users = 0
+    with (
+        pq.ParquetWriter(folder / USERS, schema, compression="zstd") as writer,
+        _arrays(folder) as write,
+    ):
+        for part in cluster.parts():
+            index = pa.array(np.arange(users, users + len(part)))
+            writer.write_table(
+                pa.Table.from_arrays([index, part["USER_ID"], part["events"]], schema=schema), USERS_AT_ONCE
+            )
+            users += len(part)
+            write({name: pc.list_flatten(part[name]).to_numpy() for name in ARRAYS})
+            lengths.append(pc.list_value_length(part["item"]).to_numpy())
+    np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
+    return _summary(folder, settings, repeats)
+
+
+def _never_null(schema: pa.Schema) -> pa.Schema:
+    """As DuckDB writes columns without nulls."""
+    return pa.schema([field.with_nullable(False) for field in schema])
 
 
 def _split(store: RunStore, settings: Settings, folder: Path) -> Summary:
@@ -103,37 +116,38 @@ def _write(db: duckdb.DuckDBPyConnection, store: RunStore, settings: Settings, f
     snapshot = store.folder("ingest") / SNAPSHOT
     rejected = store.folder("validate") / REJECTED
     db.execute(VALID.replace("$snapshot", _quoted(snapshot)).replace("$rejected", _quoted(rejected)))
-    db.execute(CATALOGUE, {"min_item_events": settings.split.min_item_events})
-    db.execute(PEOPLE if settings.split.min_item_events == 1 else PEOPLE_OF_SOME_ITEMS)
+    db.execute(sorting.CATALOGUE, {"min_item_events": settings.split.min_item_events})
+    sorting.number_users(db, settings.split)
     for table, file in (("items", ITEMS), ("users", USERS)):
         db.execute(
             f"COPY (FROM {table} ORDER BY index) TO {_quoted(folder / file)} (FORMAT parquet, COMPRESSION zstd)"
         )
     total, users = db.execute("SELECT sum(events)::BIGINT, count(*) FROM users").fetchall()[0]
     lengths = np.zeros(users, np.int64)
-    repeats = Repeats()
-    done = 0
-    with bar("split", total, "events") as advance, ExitStack() as stack:
+    events = sorting.Sorted(db, settings.split)
+    with bar("split", total, "events") as advance, _arrays(folder) as write:
+        for columns in events:
+            write(columns)
+            present, number = np.unique(columns["user"].astype(np.int64), return_counts=True)
+            lengths[present] += number
+            advance(events.read)
+    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    return events.repeats
+
+
+@contextmanager
+def _arrays(folder: Path) -> Iterator[Callable[[Mapping[str, Array]], None]]:
+    """What appends the columns item, outcome and timestamp to the files of arrays."""
+    with ExitStack() as stack:
         files = {
-            name: stack.enter_context(_npy(folder / f"{name}s.npy", dtype))
-            for name, dtype in (("item", np.int32), ("outcome", np.float32), ("timestamp", np.int64))
+            name: stack.enter_context(_npy(folder / f"{name}s.npy", dtype)) for name, dtype in ARRAYS.items()
         }
 
-        def write(columns: Columns) -> None:
-            present, events = np.unique(columns["user"].astype(np.int64), return_counts=True)
-            lengths[present] += events
+        def write(columns: Mapping[str, Array]) -> None:
             for name, out in files.items():
-                out.write(np.ascontiguousarray(columns[name]).data)
+                out.write(np.ascontiguousarray(columns[name], ARRAYS[name]).data)
 
-        for batch in db.sql(SORTED).to_arrow_reader(ROWS_AT_ONCE):
-            columns = {name: batch.column(name).to_numpy() for name in batch.schema.names}
-            write(repeats.without(columns) if settings.split.drop_repeats else columns)
-            done += len(batch)
-            advance(done)
-        if rest := repeats.rest():
-            write(rest)
-    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    return repeats.dropped
+        yield write
 
 
 @contextmanager

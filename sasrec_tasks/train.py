@@ -6,21 +6,33 @@ killed resumes at the next epoch and ends with the same weights as an unbroken o
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sasrec_tasks import contents, trained, warm_start
+from sasrec_tasks import contents, engine, trained, warm_start
 from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
+from sasrec_tasks.engine import Cluster
 from sasrec_tasks.errors import BadData
-from sasrec_tasks.fitting import check_memory, fit_config, fitted, new_model, write_history
-from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.fitting import (
+    Training,
+    check_memory,
+    fit_config,
+    fitted,
+    fitted_by,
+    new_model,
+    write_history,
+)
 from sasrec_tasks.sasrec.sequences import HeldOut, LeaveLastTwoOut
 from sasrec_tasks.sasrec.weights import save_model
 from sasrec_tasks.warm_start import Start
+
+START = "start.json"
+"""What a cluster is told of where training starts from."""
 
 
 def run(store: RunStore, settings: Settings) -> Summary:
@@ -36,17 +48,39 @@ def run(store: RunStore, settings: Settings) -> Summary:
         OSError: what it goes on from can't be read now. Trying again is safe.
     """
     data = contents.interactions(store, settings)
-    check_memory("train", data, settings)
+    if settings.engine == "local":
+        check_memory("train", data, settings)
     model = new_model(data.num_items, settings)
     start = warm_start.kept(store)
     if start is None or not store.is_done("train", _fingerprint(store, settings, start)):
         start = warm_start.choose(store, settings, model, start)
-    fingerprint = _fingerprint(store, settings, start)
-    return store.once(
-        "train",
-        lambda folder: _train(store, settings, model, start, fingerprint, folder),
-        reads=["split"],
-        settings=_settings_read(settings, start),
+    hangs_on = _settings_read(settings, start)
+    with engine.chosen(store, settings, "train", reads=["split"], hangs_on=hangs_on) as cluster:
+        return store.once(
+            "train",
+            lambda folder: _train(store, settings, start, cluster, folder),
+            reads=["split"],
+            settings=hangs_on,
+        )
+
+
+def prepared(store: RunStore, settings: Settings, start: Start) -> Training:
+    """What is to be trained, from the start that was chosen.
+
+    Raises:
+        BadData: an OUTCOME that `train.outcome` has no meaning for, or nothing to train on.
+        BadSettings, OSError: what it goes on from can't be read.
+    """
+    data = contents.interactions(store, settings)
+    _check_outcomes(data.split, settings)
+    model = new_model(data.num_items, settings)
+    config = fit_config(data.num_items, settings)
+    return Training(
+        model=model,
+        events=data.split.train,
+        config=warm_start.apply(store, settings, start, model, data.split.train, config),
+        validation=some_users(data.split.validation, settings),
+        fingerprint=_fingerprint(store, settings, start),
     )
 
 
@@ -63,21 +97,15 @@ def _settings_read(settings: Settings, start: Start) -> dict[str, Any]:
 
 
 def _train(
-    store: RunStore, settings: Settings, model: SASRec, start: Start, fingerprint: str, folder: Path
+    store: RunStore, settings: Settings, start: Start, cluster: Cluster | None, folder: Path
 ) -> Summary:
-    data = contents.interactions(store, settings)
-    _check_outcomes(data.split, settings)
-    train = data.split.train
-    config = warm_start.apply(store, settings, start, model, train, fit_config(data.num_items, settings))
-    result = fitted(
-        store,
-        "train",
-        model,
-        train,
-        config,
-        fingerprint=fingerprint,
-        validation=some_users(data.split.validation, settings),
-    )
+    training = prepared(store, settings, start)
+    model = training.model
+    if cluster:
+        cluster.shards.write_bytes(START, json.dumps(asdict(start)).encode())
+        result = fitted_by(cluster, model)
+    else:
+        result = fitted(store, "train", training)
     best = result.history[result.best_epoch - 1]
     summary: Summary = {
         "epochs": len(result.history),
@@ -85,7 +113,7 @@ def _train(
         "metric": best.metric,
         "stopped": result.stopped,
         "resumed_from_epoch": result.resumed_from_epoch,
-        "loss": config.loss,
+        "loss": training.config.loss,
         "device": trained.device(settings),
         "warm_start": asdict(start),
     }

@@ -239,6 +239,15 @@ def test_s3_reads_a_table_on_s3(environment: str, finished: Any, bucket: str) ->
     assert len(json.loads(done.stdout)) == 10
 
 
+@pytest.mark.extras
+@pytest.mark.parametrize("environment", ["ray"], indirect=True)
+def test_ray_starts_jobs_on_a_cluster(environment: str) -> None:
+    assert modules(environment) == ["yaml", "ray"]
+    submits = "import sasrec_tasks.jobs; from ray.job_submission import JobSubmissionClient"
+    done = python(submits, executable=environment)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_module_that_no_extra_installs_has_no_advice() -> None:
     assert needs("torch.nn.functional") == "needs PyTorch: pip install 'sasrec-tasks[train]'"
     assert needs("numpy") == needs("") == ""

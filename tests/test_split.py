@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sasrec_tasks import contents, progress, split
+from sasrec_tasks import contents, progress, sorting, split
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadData, BadSettings
 from sasrec_tasks.sasrec.sequences import HeldOut, Sequences
@@ -95,7 +95,7 @@ def test_order_and_files_are_those_of_plain_python(
     drop_repeats: bool,
     seed: int,
 ) -> None:
-    monkeypatch.setattr(split, "ROWS_AT_ONCE", 8)
+    monkeypatch.setattr(sorting, "ROWS_AT_ONCE", 8)
     front = front_at(tmp_path_factory.mktemp("split"))
     rows = rows + CORE * 2 + [("other", "i1", 1.0, T), ("other", "i9", 1.0, T)]
     random.Random(seed).shuffle(rows)

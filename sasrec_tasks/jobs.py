@@ -1,0 +1,155 @@
+"""A task's work as a job of a Ray cluster, from outside of it: started once, followed, stopped with the task.
+
+The job gets the URL of the run's folder, and leaves its result there in parts (`shards`). What is given to it is
+neither the source nor the table, so that no secret of theirs comes to the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import logging
+import re
+import shlex
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from sasrec_tasks import __version__
+from sasrec_tasks.config import Settings
+from sasrec_tasks.errors import BadSettings
+from sasrec_tasks.extras import needs
+from sasrec_tasks.shards import Shards
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+log = logging.getLogger(__name__)
+
+LEVELS = logging.getLevelNamesMapping()
+SEPARATOR = "|"
+"""Between the level and the text of a line in the log of a job."""
+
+WORKER = re.compile(r"^\x1b\[\d+m\(.*? pid=\d+.*?\)\x1b\[0m ?")
+"""What Ray puts before a line of a worker."""
+
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def done(shards: Shards, settings: Settings) -> None:
+    """Have the cluster do a task's work, unless it has; a job that an earlier try has started is waited for.
+
+    Raises:
+        BadSettings: Ray is not installed, or what the job itself found.
+        BadData: as the job found.
+        OSError: the cluster can't be reached, or the job was lost or has not started in time. Trying again is safe, and
+            goes on from what is there.
+    """
+    if shards.finished():
+        log.info("%s: the cluster has done its work before: %s", shards.task, shards.uri)
+        return
+    client = _client(settings)
+    job = _started(client, shards)
+    try:
+        _wait_until_it_runs(client, job, settings.ray.wait_minutes)
+        asyncio.run(_follow(client, job, settings.ray.wait_minutes))
+    except Exception:
+        raise  # it goes on: the next try finds it
+    except BaseException:  # the task is to end
+        log.warning("%s: stopping job %s", shards.task, job)
+        with suppress(OSError, RuntimeError):
+            client.stop_job(job)
+        raise
+    if shards.finished():
+        return
+    if failure := shards.failure():
+        raise failure
+    info = client.get_job_info(job)
+    raise OSError(f"{shards.task}: job {job} of {settings.ray.address}: {info.status}: {info.message}")
+
+
+def _client(settings: Settings) -> JobSubmissionClient:
+    try:
+        from ray.job_submission import JobSubmissionClient
+    except ModuleNotFoundError as error:
+        raise BadSettings(f"engine='ray': {needs('ray')}") from error
+    try:
+        return JobSubmissionClient(settings.ray.address)
+    except (ConnectionError, RuntimeError) as error:
+        raise OSError(
+            f"ray.address={settings.ray.address!r}: no job server answers there: {error}"
+        ) from error
+
+
+def _started(client: JobSubmissionClient, shards: Shards) -> str:
+    """Id of the job: of one that is at work for these parts, or of a new one."""
+    hangs_on = f"{shards.uri} {shards.fingerprint}"
+    name = f"sasrec-{shards.task}-{hashlib.sha256(hangs_on.encode()).hexdigest()[:16]}"
+    told = [shards.store.uri, shards.task, shards.fingerprint, __version__]
+    command = ["python", "-m", "sasrec_tasks.on_ray", *told]
+    before = {job.submission_id: job.status for job in client.list_jobs()}
+    for number in itertools.count(1):
+        job = f"{name}-{number}"
+        if job in before:
+            if not before[job].is_terminal():
+                log.info("%s: job %s was started before, and is at work", shards.task, job)
+                return job
+            continue
+        shards.forget_failure()
+        try:
+            client.submit_job(
+                entrypoint=shlex.join(command),
+                submission_id=job,
+                metadata={"run": shards.store.uri, "task": shards.task},
+            )
+        except RuntimeError:
+            if job not in {each.submission_id for each in client.list_jobs()}:
+                raise
+            log.info("%s: another try has just started job %s", shards.task, job)
+        else:
+            log.info("%s: job %s was started", shards.task, job)
+        return job
+    raise AssertionError  # numbers don't end
+
+
+def _wait_until_it_runs(client: JobSubmissionClient, job: str, minutes: float) -> None:
+    deadline = time.monotonic() + 60 * minutes
+    while (info := client.get_job_info(job)).status == "PENDING":
+        if time.monotonic() > deadline:
+            client.stop_job(job)
+            raise OSError(
+                f"job {job} has not started within ray.wait_minutes={minutes:g}: the cluster says {info.message!r}"
+            )
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+async def _follow(client: JobSubmissionClient, job: str, minutes: float) -> None:
+    """Say what the job says, until it has ended."""
+    shown, reached = 0, time.monotonic()
+    while True:
+        lines = 0
+        try:
+            async for chunk in client.tail_job_logs(job):
+                reached = time.monotonic()
+                for line in chunk.splitlines():
+                    lines += 1
+                    if lines > shown:  # after a cut connection it begins again
+                        _say(line)
+            if client.get_job_status(job).is_terminal():
+                return
+        except (OSError, RuntimeError) as error:
+            if time.monotonic() - reached > 60 * minutes:
+                raise OSError(
+                    f"job {job}: the cluster has not answered for ray.wait_minutes={minutes:g}: {error}"
+                ) from error
+        shown = max(shown, lines)
+        await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _say(line: str) -> None:
+    level, separator, text = WORKER.sub("", line).partition(SEPARATOR)
+    if separator and level in LEVELS:
+        log.log(LEVELS[level], "%s", text)
+    elif line.strip():
+        log.debug("ray: %s", line)

@@ -1,0 +1,115 @@
+"""A job's connection to its cluster, and what is waited for there, never for ever."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.data
+from pydantic import ByteSize, TypeAdapter
+
+from sasrec_tasks import config
+
+log = logging.getLogger(__name__)
+
+GONE = 75
+"""Exit status of a job that has waited too long (EX_TEMPFAIL)."""
+
+SECONDS_BETWEEN_LOOKS = 5.0
+
+
+@contextmanager
+def joined(settings: config.Ray) -> Iterator[None]:
+    """Be of the cluster that this job runs on, while it has a node with what a worker needs.
+
+    Ray waits for one without a limit. Here the job fails, or ends, when there has been none for `ray.wait_minutes`.
+
+    Raises:
+        OSError: there is none from the beginning.
+    """
+    ray.init(address="auto", log_to_driver=True, logging_level=logging.WARNING)
+    needed, seconds = resources(settings), 60 * settings.wait_minutes
+    deadline = time.monotonic() + seconds
+    while not _has_room(needed):
+        if time.monotonic() > deadline:
+            raise OSError(_lacks(needed, settings))
+        log.info("waiting for a node with %s", _told(needed))
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    over = threading.Event()
+
+    def look() -> None:
+        had_room = time.monotonic()
+        while not over.wait(SECONDS_BETWEEN_LOOKS):
+            if _has_room(needed):
+                had_room = time.monotonic()
+            elif time.monotonic() - had_room > seconds:
+                log.error("%s", _lacks(needed, settings))
+                logging.shutdown()
+                os._exit(GONE)  # the main thread is within Ray
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def no_endless_work(settings: config.Ray) -> None:
+    """Have Ray Data fail where nothing comes of its work for `ray.wait_minutes` (but for moving rows between nodes)."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = 60 * settings.wait_minutes
+
+
+def resources(settings: config.Ray, *, gpus: bool = True) -> dict[str, float]:
+    """What one worker needs, by Ray's names.
+
+    Args:
+        gpus: whether the work knows what to do with one.
+    """
+    needed = {"CPU": settings.cpus_per_worker}
+    if gpus and settings.gpus_per_worker:
+        needed["GPU"] = settings.gpus_per_worker
+    if settings.memory_per_worker:
+        needed["memory"] = float(TypeAdapter(ByteSize).validate_python(settings.memory_per_worker))
+    return needed
+
+
+def options(settings: config.Ray, *, gpus: bool = True) -> dict[str, Any]:
+    """As `resources`, by the names of Ray Data's arguments."""
+    needed = resources(settings, gpus=gpus)
+    named = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+    return {named[name]: amount for name, amount in needed.items()}
+
+
+def _has_room(needed: dict[str, float]) -> bool:
+    return any(_holds(node["Resources"], needed) for node in ray.nodes() if node["Alive"])
+
+
+def _lacks(needed: dict[str, float], settings: config.Ray) -> str:
+    return (
+        f"no node of the cluster has what one worker needs ({_told(needed)}), for ray.wait_minutes="
+        f"{settings.wait_minutes:g}: it has {_told(ray.cluster_resources())} in all: add nodes, or lower "
+        "ray.cpus_per_worker, ray.gpus_per_worker or ray.memory_per_worker"
+    )
+
+
+def _holds(has: dict[str, float], needed: dict[str, float]) -> bool:
+    return all(has.get(name, 0.0) >= amount for name, amount in needed.items())
+
+
+def _told(amounts: dict[str, float]) -> str:
+    return (
+        ", ".join(
+            f"{name} {amount:g}" for name, amount in amounts.items() if name in ("CPU", "GPU", "memory")
+        )
+        or "nothing"
+    )

@@ -1,0 +1,79 @@
+"""`train` on a cluster: workers that each hold the model, and work on their users' rows of every batch.
+
+After each epoch the first one leaves a checkpoint in the run's folder. When a worker or its node is lost, Ray Train
+starts all of them anew, as many as there is room for, and they go on from there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import sys
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from sasrec_tasks import contents, train, warm_start
+from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.config import Settings
+from sasrec_tasks.fitting import Training, check_memory, fitted, hand_over
+from sasrec_tasks.on_ray import cluster
+from sasrec_tasks.sasrec.parallel import Distributed
+from sasrec_tasks.shards import Shards
+
+log = logging.getLogger(__name__)
+
+FAILURES = 20
+"""Times that workers are started anew: nodes that are given back at short notice are lost often."""
+
+
+def run(shards: Shards, settings: Settings) -> None:
+    """Leave weights and history."""
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"run": shards.store.uri, "task": shards.task, "fingerprint": shards.fingerprint},
+        torch_config=TorchConfig(timeout_s=round(60 * settings.ray.wait_minutes)),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=(1, settings.ray.workers),
+            use_gpu=settings.ray.gpus_per_worker > 0,
+            resources_per_worker=cluster.resources(settings.ray),
+        ),
+        run_config=ray.train.RunConfig(
+            name="ray",
+            storage_path=shards.uri,
+            failure_config=ray.train.FailureConfig(max_failures=FAILURES),
+        ),
+    )
+    trainer.fit()
+    if not shards.finished() and (failure := shards.failure()):
+        raise failure
+
+
+def prepared(shards: Shards, settings: Settings) -> Training:
+    """What is trained; the task has chosen where from."""
+    start = warm_start.Start(**json.loads(shards.read_bytes(train.START)))
+    return train.prepared(shards.store, settings, start)
+
+
+def _worker(config: dict[str, Any]) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s|%(message)s", stream=sys.stdout, force=True)
+    shards = Shards(RunStore(config["run"]), config["task"], config["fingerprint"])
+    store, settings, task = shards.store, shards.store.settings(), shards.task
+    group = Distributed()
+    if group.rank:
+        logging.getLogger("sasrec_tasks").setLevel(logging.WARNING)
+    log.info("%s: %d workers", task, group.size)
+    try:
+        check_memory(task, contents.interactions(store, settings), settings)
+        training = importlib.import_module(f"sasrec_tasks.on_ray.{task}").prepared(shards, settings)
+        result = fitted(store, task, training, group)
+    except (OSError, RuntimeError):  # as where another worker is gone: all are started anew
+        raise
+    except Exception as error:  # all come to it, and to start them anew won't help
+        if group.rank == 0:
+            shards.fail(error)
+        return
+    if group.rank == 0:
+        hand_over(shards, training.model, result)
