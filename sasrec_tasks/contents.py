@@ -116,11 +116,20 @@ def item_ids(store: RunStore) -> list[str]:
     return [str(item) for item in pq.read_table(store.folder("split") / ITEMS)["ITEM_ID"].to_pylist()]
 
 
-def user_ids(store: RunStore, users: range) -> pa.Array:
-    """USER_IDs of some consecutive users, by their places in `users.parquet`."""
-    file = pq.ParquetFile(store.folder("split") / USERS, pre_buffer=False)
-    bounds = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])
-    first, last = np.searchsorted(bounds, [users.start, users.stop - 1], side="right") - 1
-    names = file.read_row_groups(list(range(first, last + 1)), columns=["USER_ID"])["USER_ID"]
-    chosen: pa.Array = names.slice(users.start - bounds[first], len(users)).combine_chunks()
-    return chosen
+class UserIds:
+    """USER_IDs by the users' places; the file is opened once."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._file = pq.ParquetFile(store.folder("split") / USERS, pre_buffer=False)
+        sizes = (self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups))
+        self._bounds = np.cumsum([0, *sizes])
+
+    def __len__(self) -> int:
+        return int(self._bounds[-1])
+
+    def of(self, users: range) -> pa.Array:
+        """Those of some consecutive users."""
+        first, last = np.searchsorted(self._bounds, [users.start, users.stop - 1], side="right") - 1
+        names = self._file.read_row_groups(list(range(first, last + 1)), columns=["USER_ID"])["USER_ID"]
+        chosen: pa.Array = names.slice(users.start - self._bounds[first], len(users)).combine_chunks()
+        return chosen

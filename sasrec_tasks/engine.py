@@ -58,6 +58,9 @@ def chosen(
     if settings.engine == "local":
         yield None
         return
-    shards = Shards(store, task, store.fingerprint(task, reads, hangs_on))
+    reads = list(reads)
+    # Of the files, too: where a user was forgotten, they are others, and digests stay.
+    files = {name: marker.files for name in reads if (marker := store.marker(name))}
+    shards = Shards(store, task, store.fingerprint(task, reads, {**hangs_on, "files": files}))
     yield Cluster(shards, settings)
-    shards.remove()
+    shards.remove_all()

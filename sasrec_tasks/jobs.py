@@ -36,6 +36,9 @@ WORKER = re.compile(r"^\x1b\[\d+m\(.*? pid=\d+.*?\)\x1b\[0m ?")
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
+SECONDS_OF_SILENCE = 60.0
+"""After which the server is asked anew: nothing else would tell that it has gone."""
+
 
 def done(shards: Shards, settings: Settings) -> None:
     """Have the cluster do a task's work, unless it has; a job that an earlier try has started is waited for.
@@ -86,15 +89,19 @@ def _started(client: JobSubmissionClient, shards: Shards) -> str:
     """Id of the job: of one that is at work for these parts, or of a new one."""
     hangs_on = f"{shards.uri} {shards.fingerprint}"
     name = f"sasrec-{shards.task}-{hashlib.sha256(hangs_on.encode()).hexdigest()[:16]}"
-    told = [shards.store.uri, shards.task, shards.fingerprint, __version__]
+    run = (
+        shards.store.root if shards.store.is_local else shards.store.uri
+    )  # elsewhere, a relative path is another
+    told = [run, shards.task, shards.fingerprint, __version__]
     command = ["python", "-m", "sasrec_tasks.on_ray", *told]
     before = {job.submission_id: job.status for job in client.list_jobs()}
+    for job, status in before.items():
+        if job and job.startswith(f"{name}-") and not status.is_terminal():
+            log.info("%s: job %s was started before, and is at work", shards.task, job)
+            return str(job)
     for number in itertools.count(1):
         job = f"{name}-{number}"
         if job in before:
-            if not before[job].is_terminal():
-                log.info("%s: job %s was started before, and is at work", shards.task, job)
-                return job
             continue
         shards.forget_failure()
         try:
@@ -126,11 +133,18 @@ def _wait_until_it_runs(client: JobSubmissionClient, job: str, minutes: float) -
 
 async def _follow(client: JobSubmissionClient, job: str, minutes: float) -> None:
     """Say what the job says, until it has ended."""
+    import aiohttp  # comes with Ray
+
     shown, reached = 0, time.monotonic()
     while True:
         lines = 0
         try:
-            async for chunk in client.tail_job_logs(job):
+            chunks = client.tail_job_logs(job)
+            while True:
+                try:
+                    chunk = await asyncio.wait_for(anext(chunks), SECONDS_OF_SILENCE)
+                except (StopAsyncIteration, TimeoutError):
+                    break
                 reached = time.monotonic()
                 for line in chunk.splitlines():
                     lines += 1
@@ -138,7 +152,8 @@ async def _follow(client: JobSubmissionClient, job: str, minutes: float) -> None
                         _say(line)
             if client.get_job_status(job).is_terminal():
                 return
-        except (OSError, RuntimeError) as error:
+            reached = time.monotonic()
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:
             if time.monotonic() - reached > 60 * minutes:
                 raise OSError(
                     f"job {job}: the cluster has not answered for ray.wait_minutes={minutes:g}: {error}"

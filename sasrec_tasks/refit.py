@@ -72,7 +72,9 @@ def _hangs_on(settings: Settings) -> dict[str, Any]:
 
 
 def _refit(store: RunStore, settings: Settings, cluster: Cluster | None, folder: Path) -> Summary:
-    if not cluster:
+    if cluster:
+        settings = trained.on_cpu(settings)
+    else:
         check_memory("refit", contents.interactions(store, settings), settings)
     training = prepared(store, settings)
     model, config, events = training.model, training.config, int(training.events.lengths.sum())

@@ -33,6 +33,9 @@ class Rows:
     def __init__(self, store: RunStore, settings: Settings) -> None:
         self.store, self.settings = store, settings
         self.data = contents.interactions(store, settings)
+        self._user_ids = contents.UserIds(store)
+        if len(self._user_ids) != len(self.data.events):
+            raise OSError(f"{store.uri}/split: its files were replaced since they were read: try again")
         self.items = np.array(["", *contents.item_ids(store)], dtype=object)
         self.eligible = eligible.read(store, settings, self.data)
         among = self.eligible.items
@@ -166,7 +169,7 @@ class Rows:
     def _blocks(self, users: range) -> Iterator[tuple[Int64, pa.Array]]:
         """Those of some consecutive users who have rows, `export.block_users` or fewer at a time: their places and
         their USER_IDs."""
-        names = contents.user_ids(self.store, users)
+        names = self._user_ids.of(users)
         for block in ranges(len(users), self.settings.export.block_users):
             rows = np.arange(users.start + block.start, users.start + block.stop)
             active = rows if self.eligible.active is None else rows[self.eligible.active[rows]]

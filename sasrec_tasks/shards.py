@@ -55,7 +55,7 @@ class Shards:
         return bool(self.store.fs.exists(self._place(name)))
 
     def write(self, name: int | str, table: pa.Table) -> None:
-        """Put a part there, whole, unless it is there."""
+        """Put a part there, whole; it takes the place of one that is there."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         files.replace(self.store.fs, self._place(name), sink.getvalue().to_pybytes())
@@ -75,7 +75,13 @@ class Shards:
             return pq.read_table(file)
 
     def finish(self, parts: int, **told: Any) -> None:
-        """Say that all are there."""
+        """Say that all are there.
+
+        Raises:
+            OSError: one is not: a user was forgotten meanwhile.
+        """
+        if gone := [number for number in range(parts) if not self.has(number)]:
+            raise OSError(f"{self.uri}: {len(gone)} of {parts} parts were removed meanwhile: try again")
         content = json.dumps({"parts": parts, **told}).encode()
         files.replace(self.store.fs, f"{self.folder}/{MARKER}", content)
 
@@ -117,10 +123,14 @@ class Shards:
         for number in range(told["parts"]):
             yield self.read(number)
 
-    def remove(self) -> None:
-        """Take all away."""
+    def remove_all(self) -> None:
+        """Take all parts of the task away, those of other inputs and settings too."""
+        fs, above = self.store.fs, f"{self.store.root}/{FOLDER}"
         with suppress(FileNotFoundError):
-            self.store.fs.rm(self.folder, recursive=True)
+            fs.invalidate_cache()
+            for place in fs.ls(above, detail=False):
+                if place.rstrip("/").rpartition("/")[2].startswith(f"{self.task}-"):
+                    fs.rm(place, recursive=True)
 
     def _place(self, name: int | str) -> str:
         return (

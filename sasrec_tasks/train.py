@@ -50,10 +50,11 @@ def run(store: RunStore, settings: Settings) -> Summary:
     data = contents.interactions(store, settings)
     if settings.engine == "local":
         check_memory("train", data, settings)
-    model = new_model(data.num_items, settings)
+    else:
+        settings = trained.on_cpu(settings)
     start = warm_start.kept(store)
     if start is None or not store.is_done("train", _fingerprint(store, settings, start)):
-        start = warm_start.choose(store, settings, model, start)
+        start = warm_start.choose(store, settings, new_model(data.num_items, settings), start)
     hangs_on = _settings_read(settings, start)
     with engine.chosen(store, settings, "train", reads=["split"], hangs_on=hangs_on) as cluster:
         return store.once(

@@ -42,6 +42,11 @@ def model_hash(store: RunStore, task: str = GATED) -> str:
     return str(marker.files[WEIGHTS_FILE]["sha256"])
 
 
+def on_cpu(settings: Settings) -> Settings:
+    """The same, where this process only puts together what others have computed."""
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"device": "cpu"})})
+
+
 def device(settings: Settings) -> str:
     """`cpu` or `cuda`.
 

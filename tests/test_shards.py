@@ -67,8 +67,8 @@ def test_what_went_wrong_is_raised_by_the_task(shards: Shards, raised: Exception
 def test_nothing_is_left_of_parts_that_are_removed(shards: Shards) -> None:
     shards.write(0, part(0))
     shards.finish(1)
-    shards.remove()
-    shards.remove()
+    shards.remove_all()
+    shards.remove_all()
     assert shards.finished() is None
     shards.store.fs.invalidate_cache()
     assert not shards.store.fs.find(f"{shards.store.root}/{FOLDER}")

@@ -36,11 +36,22 @@ def main(run: str, task: str, fingerprint: str, version: str) -> int:
         settings = store.settings()
         with cluster.joined(settings.ray):
             importlib.import_module(f"sasrec_tasks.on_ray.{task}").run(parts, settings)
-    except Exception as error:
+    except Exception as raised:
         log.exception("%s: failed", task)
+        error = _cause(raised)
         parts.fail(error)
         return errors.exit_status(error)
     return 0
+
+
+def _cause(error: Exception) -> Exception:
+    """What a worker has raised, if a retry can't help it; Ray wraps it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, errors.RetryCannotHelp):
+            return found
+        found = getattr(found, "cause", None) or found.__cause__
+    return error
 
 
 if __name__ == "__main__":

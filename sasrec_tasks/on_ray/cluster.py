@@ -62,9 +62,13 @@ def joined(settings: config.Ray) -> Iterator[None]:
         watcher.join()
 
 
-def no_endless_work(settings: config.Ray) -> None:
-    """Have Ray Data fail where nothing comes of its work for `ray.wait_minutes` (but for moving rows between nodes)."""
+def limit_data(settings: config.Ray) -> None:
+    """Have Ray Data use so many workers, and fail where nothing comes of their work for `ray.wait_minutes` (but for
+    moving rows between nodes)."""
     context = ray.data.DataContext.get_current()
+    context.execution_options.resource_limits = ray.data.ExecutionResources(
+        cpu=settings.workers * settings.cpus_per_worker
+    )
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = 60 * settings.wait_minutes
 
@@ -107,9 +111,7 @@ def _holds(has: dict[str, float], needed: dict[str, float]) -> bool:
 
 
 def _told(amounts: dict[str, float]) -> str:
-    return (
-        ", ".join(
-            f"{name} {amount:g}" for name, amount in amounts.items() if name in ("CPU", "GPU", "memory")
-        )
-        or "nothing"
-    )
+    told = [f"{name} {amounts[name]:g}" for name in ("CPU", "GPU") if name in amounts]
+    if memory := amounts.get("memory"):
+        told.append(f"memory {memory / 1e9:.1f} GB")
+    return ", ".join(told) or "nothing"

@@ -57,7 +57,7 @@ def make_all(parts: list[range], maker: Maker, shards: Shards, settings: Setting
     missing = [number for number in range(len(parts)) if not shards.has(number)]
     if missing:
         rows = [{"number": n, "start": parts[n].start, "stop": parts[n].stop} for n in missing]
-        cluster.no_endless_work(settings.ray)
+        cluster.limit_data(settings.ray)
         made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _Actor,
             fn_constructor_args=(maker, shards.store.uri, shards.task, shards.fingerprint),

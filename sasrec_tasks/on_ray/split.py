@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 import ray.data
 from ray.data.aggregate import Count, Min
 
-from sasrec_tasks import sorting
+from sasrec_tasks import scratch, sorting
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings, Split
 from sasrec_tasks.contents import ARRAYS, COLUMNS, REJECTED, SNAPSHOT
@@ -45,12 +44,14 @@ ITEMS, RANGES = "items", "ranges"
 def run(shards: Shards, settings: Settings) -> None:
     """Leave the catalogue, and a row per user with the events in order, range after range."""
     store, split = shards.store, settings.split
+    for task in ("ingest", "validate"):
+        store.folder(task)  # its files are whole: workers read parts of them
     snapshot = _opened(store, "ingest", SNAPSHOT)
     groups = [{"group": number} for number in range(snapshot.num_row_groups)]
     rows = snapshot.metadata.num_rows
     ranges = max(LEAST_RANGES, -(-rows // EVENTS_OF_RANGE))
     every = max(rows // (ranges * SAMPLED_PER_RANGE), 1)
-    cluster.no_endless_work(settings.ray)
+    cluster.limit_data(settings.ray)
     options = cluster.options(settings.ray, gpus=False)
     valid = ray.data.from_items(groups, override_num_blocks=len(groups)).map_batches(
         partial(_events, run=store.uri), batch_size=1, batch_format="pyarrow", **options
@@ -67,7 +68,7 @@ def run(shards: Shards, settings: Settings) -> None:
     known = ray.put(items.select(["index", "ITEM_ID"]))
     done = (
         valid.map_batches(partial(_ranged, bounds=bounds), batch_format="pyarrow", **options)
-        .groupby("range")
+        .groupby("range", num_partitions=len(bounds) + 1)
         .map_groups(
             partial(_sorted, items=known, split=split, key=_key(shards)),
             batch_format="pyarrow",
@@ -150,7 +151,7 @@ def _sorted(events: pa.Table, *, items: ray.ObjectRef, split: Split, key: tuple[
     run, task, fingerprint = key
     shards = Shards(RunStore(run), task, fingerprint)
     number = events["range"][0].as_py()
-    with duckdb.connect(config={"memory_limit": split.memory_limit.replace(" ", ""), "threads": 1}) as db:
+    with scratch.database(memory_limit=split.memory_limit.replace(" ", "")) as db:
         db.register("valid", events)
         db.register("items", ray.get(items))
         sorting.number_users(db, split)

@@ -29,24 +29,40 @@ FAILURES = 20
 """Times that workers are started anew: nodes that are given back at short notice are lost often."""
 
 
+SECONDS_BETWEEN_SIZES = 600.0
+"""Between looks for nodes that have come: with each, workers begin at the last checkpoint again."""
+
+
 def run(shards: Shards, settings: Settings) -> None:
     """Leave weights and history."""
+    on_gpus = settings.ray.gpus_per_worker > 0
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"run": shards.store.uri, "task": shards.task, "fingerprint": shards.fingerprint},
-        torch_config=TorchConfig(timeout_s=round(60 * settings.ray.wait_minutes)),
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl"
+            if on_gpus
+            else "gloo",  # what is settled by adding up lies on the CPU
+            timeout_s=round(60 * settings.ray.wait_minutes),
+        ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=(1, settings.ray.workers),
-            use_gpu=settings.ray.gpus_per_worker > 0,
+            use_gpu=on_gpus,
             resources_per_worker=cluster.resources(settings.ray),
+            elastic_resize_monitor_interval_s=SECONDS_BETWEEN_SIZES,
         ),
         run_config=ray.train.RunConfig(
             name="ray",
-            storage_path=shards.uri,
+            storage_path=shards.folder if shards.store.is_local else shards.uri,
             failure_config=ray.train.FailureConfig(max_failures=FAILURES),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except Exception as error:
+        if failure := shards.failure():
+            raise failure from error
+        raise
     if not shards.finished() and (failure := shards.failure()):
         raise failure
 
@@ -64,6 +80,8 @@ def _worker(config: dict[str, Any]) -> None:
     group = Distributed()
     if group.rank:
         logging.getLogger("sasrec_tasks").setLevel(logging.WARNING)
+    if shards.failure():  # why another one, or this one before, could not go on
+        return
     log.info("%s: %d workers", task, group.size)
     try:
         check_memory(task, contents.interactions(store, settings), settings)
@@ -71,9 +89,10 @@ def _worker(config: dict[str, Any]) -> None:
         result = fitted(store, task, training, group)
     except (OSError, RuntimeError):  # as where another worker is gone: all are started anew
         raise
-    except Exception as error:  # all come to it, and to start them anew won't help
-        if group.rank == 0:
-            shards.fail(error)
-        return
+    except (
+        Exception
+    ) as error:  # to start all anew won't help; the others wait for this one, until it has gone
+        shards.fail(error)
+        raise
     if group.rank == 0:
         hand_over(shards, training.model, result)

@@ -89,6 +89,7 @@ def fit(
         history, best = list(state.history), state.best
         resumed_from_epoch = len(history)
         del state  # of a large catalogue it is gigabytes
+    _require_same(len(history), group)
     last = copy_of(trainer.used)
 
     deadline = math.inf
@@ -133,6 +134,17 @@ def fit(
     )
 
 
+def _require_same(epochs: int, group: Group) -> None:
+    """Have all processes go on from the checkpoint that the first one has read."""
+    first = torch.tensor(float(epochs if group.rank == 0 else 0))
+    if group.size > 1:
+        group.add_up([first])
+    if first != epochs:
+        raise RuntimeError(
+            f"process {group.rank} has read a checkpoint of epoch {epochs}, the first one of {int(first)}: begin anew"
+        )
+
+
 def best_epoch(history: Sequence[Epoch], config: FitConfig) -> int:
     """Number of the epoch with the best metric, the earliest of equals; the last without metrics."""
     if history[-1].metric is None:
@@ -168,7 +180,7 @@ def what_calms(config: FitConfig) -> str:
 def validate(model: SASRec, validation: HeldOut, config: FitConfig, group: Group = ALONE) -> float:
     """The early stopping metric: NDCG@10 of full ranking without seen items, or the loss.
 
-    Users are ranked by the process of the group that reads their histories; each computes the loss of all. It is that
+    Users are ranked by the process of the group that reads their histories; the first one computes the loss. It is that
     of training, at the held-out targets, with the same negatives every epoch. Not a number where the
     model has diverged.
     """
@@ -180,8 +192,16 @@ def validate(model: SASRec, validation: HeldOut, config: FitConfig, group: Group
             ndcg += float(metrics.per_user(served)["ndcg@10"].sum())
         except FloatingPointError:
             ndcg += math.nan
-        group.add_up([ndcg])
-        return float(ndcg) / len(validation)
+        if group.size > 1:
+            group.add_up([ndcg])
+        return float(ndcg) / len(validation) if len(validation) else math.nan
+    loss = torch.tensor(_loss(model, validation, config) if group.rank == 0 else 0.0, dtype=torch.float64)
+    if group.size > 1:
+        group.add_up([loss])
+    return float(loss)
+
+
+def _loss(model: SASRec, validation: HeldOut, config: FitConfig) -> float:
     labels = np.ones(len(validation), np.float32) if config.implicit else np.asarray(validation.outcomes)
     random = np.random.default_rng(config.random_state)
     num_items, total = model.config.num_items, 0.0

@@ -73,5 +73,5 @@ def own(sequences: Sequences, group: Group) -> Int64:
         return np.arange(len(sequences))
     order = np.argsort(sequences.starts, kind="stable")
     before = np.cumsum(sequences.lengths[order]) - sequences.lengths[order]
-    share = before * group.size // max(int(sequences.lengths.sum()), 1)
+    share = np.minimum(before * group.size // max(int(sequences.lengths.sum()), 1), group.size - 1)
     return np.sort(order[share == group.rank])

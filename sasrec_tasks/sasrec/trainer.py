@@ -79,11 +79,12 @@ class Trainer:
                 total += loss * batch.positions  # no .item(): a GPU need not be waited for
                 done += positions
                 on_step(Progress(epoch=number, epochs=self.config.epochs, done=done, total=every))
-                if spent >= 1:
+                if spent >= 1 or (self.group.size == 1 and time.monotonic() >= deadline):
                     break
         if self.average is not None:
             self.average.catch_up(self.model)
-        self.group.add_up([total])
+        if self.group.size > 1:
+            self.group.add_up([total])
         return float(total) / done, done == every
 
     def prepared(self, epoch: int) -> Iterator[Batch]:

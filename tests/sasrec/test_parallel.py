@@ -24,7 +24,13 @@ from sasrec_tasks.sasrec.trainer import Trainer
 
 PROCESSES = 3
 SIZES = SASRecConfig(num_items=40, hidden_units=16, max_len=10, dropout_rate=0.0)
-CONFIG = FitConfig(epochs=3, loss="sampled_softmax", num_negatives=8, early_stopping_patience=None)
+CONFIG = FitConfig(
+    epochs=3,
+    loss="sampled_softmax",
+    num_negatives=8,
+    negative_sampling="shared",
+    early_stopping_patience=None,
+)
 
 
 class Told:

@@ -53,6 +53,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, interactions: Path, nodes: N
             "train.epochs": 3,
             "train.device": "cpu",
             "evaluate.bootstrap_samples": 200,
+            "export.block_users": 8,  # parts are of whole blocks: of many, so that some are lost
             **settings,
         }
         store = start(from_names(named), run_id)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,60 +15,33 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from ray_cluster import Nodes
+from ray_running import LIMIT, Running, runs, wait_for
 
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.contents import RANKS
 from sasrec_tasks.pipeline import run_task
-from sasrec_tasks.shards import FOLDER, Shards
+from sasrec_tasks.shards import FOLDER
 from sasrec_tasks.tables import Recommendations
 
 pytestmark = pytest.mark.scale
 
 Again = Callable[..., RunStore]
 
-SLOW_PARTS = str(Path(__file__).parents[1] / "helpers" / "slow_parts.py")
 
-LIMIT = 300.0
-"""Seconds after which a task counts as hanging."""
-
-
-class Running:
-    """A task at work in a thread."""
-
-    def __init__(self, store: RunStore, task: str) -> None:
-        self.store, self.task = store, task
-        self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            run_task(self.task, self.store.uri)
-        except BaseException as error:  # told by `ended`
-            self.error = error
-
-    def wait_for(self, pattern: str) -> None:
-        """Until a file is there, and the task is still at work."""
-        deadline = time.monotonic() + LIMIT
-        while not list(Path(self.store.root).glob(pattern)):
-            assert self.thread.is_alive(), f"{self.task} ended before {pattern}: {self.error}"
-            assert time.monotonic() < deadline, f"{self.task}: no {pattern}"
-            time.sleep(0.02)
-
-    def ended(self) -> BaseException | None:
-        """What it ended with."""
-        self.thread.join(LIMIT)
-        assert not self.thread.is_alive(), f"{self.task} hangs"
-        return self.error
+def works(node: Any) -> bool:
+    """Whether a node has given a process something to do."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    names = [" ".join(child.cmdline()) for child in raylet.children(recursive=True)]
+    return any(name.startswith("ray::") and not name.startswith("ray::IDLE") for name in names)
 
 
 @pytest.fixture
 def one_is_lost(nodes: Nodes) -> Iterator[Callable[[], None]]:
-    """Kill a node and all that runs on it; another comes after the test."""
+    """Kill a node that works, and all that runs on it; another comes after the test."""
     lost = []
 
     def kill() -> None:
-        node = next(iter(nodes.cluster.worker_nodes))
+        node = next(each for each in nodes.cluster.worker_nodes if works(each))
         nodes.cluster.remove_node(node, allow_graceful=False)
         lost.append(node)
 
@@ -79,7 +51,7 @@ def one_is_lost(nodes: Nodes) -> Iterator[Callable[[], None]]:
 
 
 MIDST = {
-    "split": f"{FOLDER}/split-*/items.parquet",
+    "split": f"{FOLDER}/split-*/ranges.parquet",
     "train": "train/checkpoint/state.safetensors",
     "evaluate": f"{FOLDER}/evaluate-*/0*.parquet",
     "export": f"{FOLDER}/export-*/0*.parquet",
@@ -119,28 +91,6 @@ def test_a_node_that_is_lost_in_mid_task(
         assert marker.summary["resumed_from_epoch"] in (1, 2)
 
 
-def driver_of(store: RunStore) -> psutil.Process:
-    """The process of a run's job."""
-    return next(
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "sasrec_tasks.on_ray" in (command := process.info["cmdline"] or []) and store.uri in command
-    )
-
-
-@pytest.mark.parametrize("task", ["train", "export"])
-def test_a_job_that_is_killed_is_gone_on_with_by_the_next_try(
-    local: RunStore, again: Again, by_ray: dict[str, Any], task: str
-) -> None:
-    store = again(task, **by_ray)
-    running = Running(store, task)
-    running.wait_for(MIDST[task])
-    driver_of(store).kill()
-    assert isinstance(running.ended(), OSError)
-    run_task(task, store.uri)
-    assert same(local, store, task)
-
-
 def in_a_process(store: RunStore, task: str) -> subprocess.Popen[bytes]:
     """A task as its own process."""
     work = (
@@ -165,7 +115,7 @@ def test_a_killed_task_finds_its_job_again(
     store = again("train", **by_ray)
     process = in_a_process(store, "train")
     try:
-        Running.wait_for(_Alive(store, "train", process), MIDST["train"])  # type: ignore[arg-type]
+        wait_for(store, MIDST["train"], runs(process))
     finally:
         process.kill()
         process.wait()
@@ -178,7 +128,7 @@ def test_a_task_that_is_ended_stops_its_job(nodes: Nodes, again: Again, by_ray: 
     store = again("train", **by_ray)
     process = in_a_process(store, "train")
     try:
-        Running.wait_for(_Alive(store, "train", process), MIDST["train"])  # type: ignore[arg-type]
+        wait_for(store, MIDST["train"], runs(process))
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT) == 128 + signal.SIGTERM
     finally:
@@ -188,18 +138,6 @@ def test_a_task_that_is_ended_stops_its_job(nodes: Nodes, again: Again, by_ray: 
     while [job.status for job in jobs_of(nodes, store)] != ["STOPPED"]:
         assert time.monotonic() < deadline
         time.sleep(0.2)
-
-
-class _Alive:
-    """What `wait_for` asks, of a process."""
-
-    def __init__(self, store: RunStore, task: str, process: subprocess.Popen[bytes]) -> None:
-        self.store, self.task, self.error = store, task, None
-        self.thread = self
-        self._process = process
-
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
 
 
 def test_a_cluster_without_room_is_not_waited_for_for_ever(again: Again, by_ray: dict[str, Any]) -> None:
@@ -214,21 +152,23 @@ def test_a_cluster_that_is_not_there_is_named(again: Again, by_ray: dict[str, An
         run_task("evaluate", store.uri)
 
 
-def test_a_node_that_comes_is_used(nodes: Nodes, again: Again, by_ray: dict[str, Any]) -> None:
-    while len(nodes.cluster.worker_nodes) > 1:
-        nodes.cluster.remove_node(next(iter(nodes.cluster.worker_nodes)))
-    store = again("evaluate", **by_ray)
-    process = subprocess.Popen(
-        [sys.executable, SLOW_PARTS, nodes.cluster.address, store.uri],
-        stderr=subprocess.PIPE,
-        text=True,
+def driver_of(store: RunStore) -> psutil.Process:
+    """The process of a run's job."""
+    return next(
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "sasrec_tasks.on_ray" in (command := process.info["cmdline"] or []) and store.uri in command
     )
-    try:
-        Running.wait_for(_Alive(store, "slow", process), f"{FOLDER}/slow-*/0*.parquet")  # type: ignore[arg-type]
-        nodes.add()
-        _, said = process.communicate(timeout=LIMIT)
-    finally:
-        process.kill()
-        process.wait()
-    assert "slow: 40 parts, made on 2 node(s)" in said
-    assert [part["user"].to_pylist() for part in Shards(store, "slow", "f").all()] == [[n] for n in range(40)]
+
+
+@pytest.mark.parametrize("task", ["export", "train"])
+def test_a_job_that_is_killed_is_gone_on_with_by_the_next_try(
+    local: RunStore, again: Again, by_ray: dict[str, Any], task: str
+) -> None:
+    store = again(task, **by_ray)
+    running = Running(store, task)
+    running.wait_for(MIDST[task])
+    driver_of(store).kill()
+    assert isinstance(running.ended(), OSError)
+    run_task(task, store.uri)
+    assert same(local, store, task)
