@@ -66,7 +66,7 @@ def run(store: RunStore, settings: Settings) -> Summary:
 
 
 def _evaluate(store: RunStore, settings: Settings, cluster: Cluster | None, folder: Path) -> Summary:
-    measuring = Measuring(store, settings)
+    measuring = Measuring(store, trained.here(settings))
     data, test, negatives, popular = measuring.data, measuring.test, measuring.negatives, measuring.popular
     if cluster:
         cluster.made()
@@ -98,7 +98,7 @@ def _evaluate(store: RunStore, settings: Settings, cluster: Cluster | None, fold
         "users_with_fewer_negatives": int((drawn < settings.evaluate.negatives).sum()),
         "seed": settings.evaluate.random_state,
         "split": "leave-last-two-out: last item test, second to last validation",
-        "device": trained.device(settings),
+        "device": trained.computed_on(settings),
         "model": trained.model_hash(store),
     }
     write_json(folder / METRICS, metrics)

@@ -136,7 +136,7 @@ def _export(
 ) -> Summary:
     listed = forgotten.read(store.store)
     unchanged = (store.inputs_unchanged(["split", *narrowed]), forgotten.unchanged(store.store, listed))
-    rows = Rows(store, settings)
+    rows = Rows(store, trained.here(settings))
     metrics = store.read_json("evaluate", METRICS)
     assert settings.as_of is not None
     tables = open_tables(settings.table)

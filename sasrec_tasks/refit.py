@@ -72,11 +72,9 @@ def _hangs_on(settings: Settings) -> dict[str, Any]:
 
 
 def _refit(store: RunStore, settings: Settings, cluster: Cluster | None, folder: Path) -> Summary:
-    if cluster:
-        settings = trained.on_cpu(settings)
-    else:
+    if not cluster:
         check_memory("refit", contents.interactions(store, settings), settings)
-    training = prepared(store, settings)
+    training = prepared(store, trained.here(settings))
     model, config, events = training.model, training.config, int(training.events.lengths.sum())
     log.info("refit: %d epochs on all %s events, from the gated weights", config.epochs, f"{events:,}")
     result = fitted_by(cluster, model) if cluster else fitted(store, "refit", training)
@@ -99,7 +97,7 @@ def _refit(store: RunStore, settings: Settings, cluster: Cluster | None, folder:
         "stopped": result.stopped,
         "resumed_from_epoch": result.resumed_from_epoch,
         "events": events,
-        "device": trained.device(settings),
+        "device": trained.computed_on(settings),
     }
     save_model(model, folder, training=summary, settings=settings.train.model_dump(mode="json"))
     write_history(result, folder)

@@ -50,11 +50,9 @@ def run(store: RunStore, settings: Settings) -> Summary:
     data = contents.interactions(store, settings)
     if settings.engine == "local":
         check_memory("train", data, settings)
-    else:
-        settings = trained.on_cpu(settings)
-    start = warm_start.kept(store)
+    start, here = warm_start.kept(store), trained.here(settings)
     if start is None or not store.is_done("train", _fingerprint(store, settings, start)):
-        start = warm_start.choose(store, settings, new_model(data.num_items, settings), start)
+        start = warm_start.choose(store, here, new_model(data.num_items, here), start)
     hangs_on = _settings_read(settings, start)
     with engine.chosen(store, settings, "train", reads=["split"], hangs_on=hangs_on) as cluster:
         return store.once(
@@ -100,7 +98,7 @@ def _settings_read(settings: Settings, start: Start) -> dict[str, Any]:
 def _train(
     store: RunStore, settings: Settings, start: Start, cluster: Cluster | None, folder: Path
 ) -> Summary:
-    training = prepared(store, settings, start)
+    training = prepared(store, trained.here(settings), start)
     model = training.model
     if cluster:
         cluster.shards.write_bytes(START, json.dumps(asdict(start)).encode())
@@ -115,7 +113,7 @@ def _train(
         "stopped": result.stopped,
         "resumed_from_epoch": result.resumed_from_epoch,
         "loss": training.config.loss,
-        "device": trained.device(settings),
+        "device": trained.computed_on(settings),
         "warm_start": asdict(start),
     }
     save_model(model, folder, training=summary, settings=settings.train.model_dump(mode="json"))

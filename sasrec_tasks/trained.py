@@ -42,9 +42,22 @@ def model_hash(store: RunStore, task: str = GATED) -> str:
     return str(marker.files[WEIGHTS_FILE]["sha256"])
 
 
-def on_cpu(settings: Settings) -> Settings:
-    """The same, where this process only puts together what others have computed."""
+def here(settings: Settings) -> Settings:
+    """The same for a task's own process: with a cluster it only puts together what others have computed, on the CPU."""
+    if settings.engine == "local":
+        return settings
     return settings.model_copy(update={"train": settings.train.model_copy(update={"device": "cpu"})})
+
+
+def computed_on(settings: Settings) -> str:
+    """`cpu` or `cuda`: where a task's work is done, be it on a cluster.
+
+    Raises:
+        As `device`.
+    """
+    if settings.engine == "local":
+        return device(settings)
+    return "cuda" if settings.ray.gpus_per_worker and settings.train.device != "cpu" else "cpu"
 
 
 def device(settings: Settings) -> str:
