@@ -118,7 +118,8 @@ def test_settings_can_not_be_changed_in_passing() -> None:
 
 def test_every_task_has_its_group_and_every_setting_a_line_of_help() -> None:
     settings = Settings()
-    assert set(GROUPS) == {*TASKS, REFIT, LAST, "metrics"}  # metrics: the file for those who scrape
+    # metrics: the file for those who scrape; ray: a cluster that tasks may compute on
+    assert set(GROUPS) == {*TASKS, REFIT, LAST, "metrics", "ray"}
     for name, group in GROUPS.items():
         assert isinstance(settings.group(name), group)
         for field in group.model_fields.values():

@@ -75,7 +75,7 @@ def test_names_and_settings_are_each_others_inverse_through_json(values: dict[st
 def test_names_are_all_there_and_dotted_by_task() -> None:
     names = set(as_names(Settings()))
     assert names == {name for name, _ in fields()}
-    assert {"source", "store", "table", "as_of", "data_interval_start"} == {
+    assert {"source", "store", "table", "as_of", "data_interval_start", "engine"} == {
         name for name in names if "." not in name
     }
     assert {name.partition(".")[0] for name in names if "." in name} == set(GROUPS)
@@ -211,6 +211,8 @@ def test_the_form_has_every_setting_but_the_operators() -> None:
         "prune.keep_versions",
         "prune.keep_days",
         "prune.keep_runs_days",
+        "engine",
+        *(name for name, _ in fields() if name.startswith("ray.")),
     }
 
 

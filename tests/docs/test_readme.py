@@ -79,12 +79,23 @@ INSTALLED = [
     or importlib.util.find_spec("pyspark") is not None  # needs Java and its own environment
 ]
 
+AT_EXIT = "terminate called without an active exception"
+"""What a thread of a library says, rarely, that is not joined when Python ends: all has been read by then."""
+
 
 @pytest.mark.parametrize(("name", "code"), INSTALLED, ids=[name for name, _ in INSTALLED])
 def test_a_consumer_reads_the_newest_version(name: str, code: str, published: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=published, capture_output=True, text=True, timeout=300, check=False
-    )
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=published,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        if AT_EXIT not in done.stderr:
+            break
     assert done.returncode == 0, f"{name}: {done.stderr}"
     assert "fresh-item" in done.stdout
     assert "stale-item" not in done.stdout
