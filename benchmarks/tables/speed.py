@@ -11,11 +11,14 @@ from tables.markdown import RESULTS, in_seconds, read_report, read_rows, table
 def speed_machine(folder: Path = RESULTS) -> str:
     """On what and when the speed was measured."""
     report = read_report(folder / "speed.json")
-    dates = sorted({row["date"] for row in report.get("rows", [])})
+    rows = report.get("rows", [])
+    if not rows:
+        return ""
+    dates = sorted({row["date"] for row in rows})
+    minutes = sum(row.get("took_s", 0) for row in rows) / 60
     return (
-        f"Measured on {report['machine']}; {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}."
-        if dates
-        else ""
+        f"Measured on {report['machine']}; {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, "
+        f"in {minutes:.0f} minutes."
     )
 
 

@@ -78,10 +78,10 @@ def test_stages_beside_peers(call: Any, tmp_path: Path, monkeypatch: pytest.Monk
         for name in ("OURS_BCE", "OURS_QUICK", "OURS_SOFTMAX"):
             monkeypatch.setattr(module, name, {**getattr(module, name), **tiny})
     own = ["--scikit-rec", sys.executable, "--rectools", sys.executable, "--epochs", "2"]
-    stages = ["train_bce", "train_softmax", "time_to_quality", "evaluate", "export"]
+    stages = ["train_bce", "train_bce_wide", "train_softmax", "time_to_quality", "evaluate", "export"]
     report = call(*own, "--stages", *stages)
     rows = {(row["stage"], row["peer"]): row for row in report["rows"]}
-    assert len(rows) == 7
+    assert len(rows) == 8
     assert all(row["peer_s"] in (1.0, 2.0) for row in rows.values())
     assert rows["time to quality", "scikit-rec 1.0"]["reached"]
     assert rows["train, BCE", "RecTools BCE 1.0"]["gflop"] > rows["evaluate", "scikit-rec 1.0"]["gflop"] > 0

@@ -184,8 +184,9 @@ def test_a_session_is_shown_as_it_was_typed(tmp_path: Path) -> None:
 
 def test_the_machine_and_the_days_of_the_speed_are_told(tmp_path: Path) -> None:
     assert tables.speed_machine(tmp_path) == ""
-    rows = [{"date": "2026-01-02"}, {"date": "2026-01-01"}]
-    for chosen, days in ((rows, "2026-01-01 to 2026-01-02"), (rows[:1], "2026-01-02")):
+    rows = [{"date": "2026-01-02", "took_s": 1500}, {"date": "2026-01-01", "took_s": 900}]
+    told = "2026-01-01 to 2026-01-02, in 40 minutes", "2026-01-02, in 25 minutes"
+    for chosen, days in zip((rows, rows[:1]), told, strict=True):
         (tmp_path / "speed.json").write_text(json.dumps({"machine": "two cores", "rows": chosen}))
         assert tables.speed_machine(tmp_path) == f"Measured on two cores; {days}."
 
