@@ -64,7 +64,10 @@ DEMO := .demo$(if $(SOURCE),/$(basename $(notdir $(SOURCE)))-$(firstword $(shell
 export SASREC_STORE := $(CURDIR)/$(DEMO)/runs
 export SASREC_TABLE := $(CURDIR)/$(DEMO)/recommendations
 
-.PHONY: help setup demo test test-airflow test-faults test-scale lint lock sbom audit simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
+# Where the figures of `make test-scale` are kept until all of it has passed.
+SCALE := $(CURDIR)/.demo/scale.json
+
+.PHONY: help setup demo test test-airflow test-faults test-scale lint lock sbom audit simulate bench-quality bench-ablation bench-peers bench-search bench-speed bench-gpu bench-profile bench-scaling bench-scale-out bench-warm-starts bench-eligible bench-lookup bench-new-items docs env up clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -115,8 +118,8 @@ test-faults: setup ## Kill, starve, cut off, damage and race every step of a nig
 	$(BIN)/python -m pytest -m faults --ignore=tests/hostile -n $(JOBS) --dist loadfile && $(BIN)/python -m pytest tests/hostile \
 	&& $(BIN)/python tests/helpers/fault_figures.py $(FAULTS) benchmarks/results/faults.json
 
-test-scale: setup ## The pipeline on a Ray cluster of several nodes on this machine, which lose some
-	@$(BIN)/python -m pytest -m scale
+test-scale: setup ## The pipeline on a Ray cluster of several nodes on this machine, which lose some; figures in benchmarks/results/scale.json
+	@SCALE_RESULTS="$(SCALE)" $(BIN)/python -m pytest -m scale && cp "$(SCALE)" benchmarks/results/scale.json
 
 lint: setup ## ruff (with bandit's rules), mypy, import-linter
 	$(BIN)/ruff check .
@@ -156,6 +159,9 @@ bench-profile: setup ## Where the time of training and of top k goes (SOURCE=you
 
 bench-scaling: setup ## How tasks grow with events, users, items and max_len, on made-up data
 	@$(BIN)/python benchmarks/scaling.py
+
+bench-scale-out: setup ## What a Ray cluster costs and gives, with several workers on this machine
+	@$(BIN)/python benchmarks/scale_out.py
 
 simulate: setup ## A fortnight of nights through the DAG, good and bad, with a consumer reading all the while
 	@$(BIN)/python benchmarks/simulate.py

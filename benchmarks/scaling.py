@@ -1,18 +1,22 @@
 """How seconds and memory of each task grow with events, users, items and the length that the model reads.
 
     python benchmarks/scaling.py
+    python benchmarks/scaling.py --one 20_000_000 1_000_000 1_000_000
 
 Whole runs on made-up interactions (`events.py`), one epoch of training each, every task in a process of its
 own. Writes `results/scaling.json` and draws `results/scaling.svg`, on log axes, with the slope of what comes on
-top of the smallest size's figure (`tables.slope`): 1 is linear.
+top of the smallest size's figure (`tables.slope`): 1 is linear. With `--one`, a single run of so many events, users and
+items goes to `results/scaling.one.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,11 +93,17 @@ def main() -> None:
     arguments.add_argument(
         "--trained", type=int, default=10_000_000, help="events up to which tasks after split run"
     )
+    arguments.add_argument("--one", type=int, nargs=3, metavar=("EVENTS", "USERS", "ITEMS"))
+    arguments.add_argument("--test-users", type=int, help="measured ones of --one")
     arguments.add_argument("--work", type=Path, default=Path(".demo/scaling"), help="folder for runs")
     arguments.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = arguments.parse_args()
     show_progress()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.one:
+        number, users, items = options.one
+        one(Size(events=number, users=users, items=items), options.test_users, options.work, options.out)
+        return
     file = options.out / "scaling.json"
     report: Report = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"axes": {}}
     for axis in options.axes:
@@ -101,19 +111,28 @@ def main() -> None:
         for size in AXES[axis](options.largest):
             tasks = TASKS if size.events <= options.trained else TASKS[: TASKS.index("train")]
             points.append({"size": asdict(size), "tasks": measured(size, tasks, options.work.resolve())})
-            print(
-                axis,
-                getattr(size, axis),
-                {name: of["seconds"] for name, of in points[-1]["tasks"].items()},
-                flush=True,
-            )
+            print(axis, getattr(size, axis), "done", flush=True)
         report |= {"date": datetime.now(UTC).date().isoformat(), "machine": machine()}
         file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     draw(report, options.out / "scaling.svg")
 
 
-def measured(size: Size, tasks: tuple[str, ...], work: Path) -> Report:
-    """Seconds and peak memory of the tasks of one run."""
+def one(size: Size, test_users: int | None, work: Path, out: Path) -> None:
+    """A single run."""
+    settings = {"evaluate.test_users": test_users}
+    report = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "cores": os.cpu_count(),
+        "size": asdict(size),
+        "settings": settings,
+        "tasks": measured(size, TASKS, work.resolve(), settings),
+    }
+    (out / "scaling.one.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def measured(size: Size, tasks: tuple[str, ...], work: Path, more: Mapping[str, Any] | None = None) -> Report:
+    """Seconds, peak memory, and bytes that are left, of the tasks of one run."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     events.write(
@@ -131,12 +150,19 @@ def measured(size: Size, tasks: tuple[str, ...], work: Path) -> Report:
         "train.epochs": 1,
         "train.max_len": size.max_len,
         "gate.force_publish": True,
+        **(more or {}),
     }
     run = process.run(sys.executable, stages, "start", settings=settings, run="run")["run"]
     found = {}
     for name in tasks:
         result = process.run(sys.executable, stages, "task", run=run, name=name)
-        found[name] = {"seconds": round(result["seconds"][0], 3), "peak_rss_mb": result["peak_rss_mb"]}
+        left = [work / "runs" / "run" / name, *([work / "table"] if name == "export" else [])]
+        found[name] = {
+            "seconds": round(result["seconds"][0], 3),
+            "peak_rss_mb": result["peak_rss_mb"],
+            "bytes": sum(f.stat().st_size for folder in left for f in folder.rglob("*") if f.is_file()),
+        }
+        print(name, found[name], flush=True)
     shutil.rmtree(work)
     return found
 

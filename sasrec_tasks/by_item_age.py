@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import Interactions
-from sasrec_tasks.measures import means_of
+from sasrec_tasks.measures import means_of, test_users
 from sasrec_tasks.sasrec.metrics import Float64, Ranks
 from sasrec_tasks.sasrec.sequences import PADDING, Float32, Int64
 
@@ -52,10 +52,11 @@ def by_item_age(
     """
     every = np.arange(data.num_items + 1) != PADDING
     recent = _recent(data, settings.evaluate.recent_share)
+    targets = test_users(data, settings).targets
     listed = {name: np.bincount(items, minlength=data.num_items + 1) for name, items in served.items()}
 
     def figures(chosen: Mask) -> dict[str, Any]:
-        users = chosen[data.split.test.targets]
+        users = chosen[targets]
         means = {
             scorer: {
                 protocol: means_of(each, users) if users.any() else None for protocol, each in of.items()

@@ -19,7 +19,7 @@ from sasrec_tasks.champion import index_in
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import RANKS, protocol
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.measures import rank, summarise, unseen_items
+from sasrec_tasks.measures import rank, summarise, test_users, unseen_items
 from sasrec_tasks.sasrec.metrics import Float64, Ranks, bootstrap, interval, per_user
 from sasrec_tasks.sasrec.scoring import Scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import PADDING, HeldOut, Int64, Sequences
@@ -52,7 +52,7 @@ def compare(store: RunStore, settings: Settings, champion: str) -> Comparison:
         OSError: some can't be read now. Trying again is safe.
     """
     data, items = contents.interactions(store, settings), contents.item_ids(store)
-    test, unseen = data.split.test, unseen_items(data, settings)
+    test, unseen = test_users(data, settings), unseen_items(data, settings)
     try:
         scorer, index = champion_scorer(store.sibling(champion), settings, items, test)
         ranks = rank(scorer, test, unseen)

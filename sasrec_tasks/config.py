@@ -273,6 +273,9 @@ class Evaluate(Group):
     negatives: int = Field(default=100, ge=1, le=100_000, title="Negatives")
     """Random unseen items a test item is ranked among, for the sampled metrics."""
 
+    test_users: int | None = Field(default=None, ge=1, title="Test users")
+    """At most so many users, drawn at random, are measured. None: all who have a test item."""
+
     bootstrap_samples: int = Field(default=1000, ge=100, le=100_000, title="Bootstrap samples")
     """Draws of users behind each 95% interval."""
 

@@ -6,14 +6,15 @@ tells is its own doing in either case.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.artifacts import RunStore, Summary
 from sasrec_tasks.config import Settings
 from sasrec_tasks.shards import Shards, Told
 
@@ -45,22 +46,42 @@ class Cluster:
         return self.shards.all()
 
 
-@contextmanager
-def chosen(
-    store: RunStore, settings: Settings, task: str, *, reads: Iterable[str], hangs_on: Mapping[str, Any]
-) -> Iterator[Cluster | None]:
-    """What does a task's work; None: its own process. Parts are removed at the end, if nothing was raised.
+Work = Callable[[Cluster | None, Path], Summary]
+"""Writes a task's files into the folder given, and returns its summary; with a cluster, from what that has made."""
+
+
+def once(
+    store: RunStore,
+    settings: Settings,
+    task: str,
+    work: Work,
+    *,
+    reads: Iterable[str],
+    hangs_on: Mapping[str, Any],
+    parts_hang_on: Mapping[str, Any] | None = None,
+) -> Summary:
+    """As `RunStore.once`, where `engine` says; a cluster's parts are removed when the work is committed.
 
     Args:
-        reads: earlier tasks whose files the work reads.
-        hangs_on: what else the parts hang on, as JSON can hold it.
+        hangs_on: what else than the files that it reads the result hangs on, as JSON can hold it.
+        parts_hang_on: what else a cluster's parts hang on, where that is more.
     """
-    if settings.engine == "local":
-        yield None
-        return
     reads = list(reads)
+    cluster = _cluster(store, settings, task, reads, {**hangs_on, **(parts_hang_on or {})})
+    summary = store.once(task, partial(work, cluster), reads=reads, settings=hangs_on)
+    if cluster:
+        cluster.shards.remove_all()
+    return summary
+
+
+def _cluster(
+    store: RunStore, settings: Settings, task: str, reads: list[str], hangs_on: Mapping[str, Any]
+) -> Cluster | None:
+    """None: the task's own process does the work."""
+    if settings.engine == "local":
+        return None
     # Of the files, too: where a user was forgotten, they are others, and digests stay.
     files = {name: marker.files for name in reads if (marker := store.marker(name))}
-    shards = Shards(store, task, store.fingerprint(task, reads, {**hangs_on, "files": files}))
-    yield Cluster(shards, settings)
-    shards.remove_all()
+    return Cluster(
+        Shards(store, task, store.fingerprint(task, reads, {**hangs_on, "files": files})), settings
+    )

@@ -12,6 +12,7 @@ Popularity is counted on training events only, and every scorer meets the same r
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sasrec_tasks import contents, engine, item_age, trained
 from sasrec_tasks.artifacts import RunStore, Summary, write_json
 from sasrec_tasks.by_item_age import by_item_age
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import METRICS, MODEL_CARD, RANKS, USERS, Interactions
+from sasrec_tasks.contents import METRICS, MODEL_CARD, RANKS, USERS
 from sasrec_tasks.engine import Cluster
 from sasrec_tasks.measured import BASELINES, SCORERS, Measuring, from_tables
 from sasrec_tasks.measures import (
@@ -34,7 +35,7 @@ from sasrec_tasks.measures import (
 from sasrec_tasks.model_card import as_markdown, model_card
 from sasrec_tasks.progress import bar
 from sasrec_tasks.sasrec.metrics import Ranks
-from sasrec_tasks.sasrec.sequences import PADDING
+from sasrec_tasks.sasrec.sequences import PADDING, HeldOut
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +50,14 @@ def run(store: RunStore, settings: Settings) -> Summary:
         BadSettings: the model's weights are not finite.
     """
     assert settings.as_of is not None  # frozen when the run started
-    reads = ["split", "train"]
     hangs_on = (
         settings.evaluate.model_dump(mode="json")
         | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"})
         | {"as_of": settings.as_of.isoformat()}
         | ({"refit": True} if settings.refit.enabled else {})  # the card says so
     )
-    with engine.chosen(store, settings, "evaluate", reads=reads, hangs_on=hangs_on) as cluster:
-        return store.once(
-            "evaluate",
-            lambda folder: _evaluate(store, settings, cluster, folder),
-            reads=reads,
-            settings=hangs_on,
-        )
+    work = partial(_evaluate, store, settings)
+    return engine.once(store, settings, "evaluate", work, reads=["split", "train"], hangs_on=hangs_on)
 
 
 def _evaluate(store: RunStore, settings: Settings, cluster: Cluster | None, folder: Path) -> Summary:
@@ -102,7 +97,7 @@ def _evaluate(store: RunStore, settings: Settings, cluster: Cluster | None, fold
         "model": trained.model_hash(store),
     }
     write_json(folder / METRICS, metrics)
-    _write_ranks(store, data, ranks, folder / RANKS)
+    _write_ranks(store, test, ranks, folder / RANKS)
     card = model_card(store, settings, data, metrics)
     write_json(folder / f"{MODEL_CARD}.json", card)
     (folder / f"{MODEL_CARD}.md").write_text(as_markdown(card), encoding="utf-8")
@@ -122,11 +117,10 @@ def _evaluate(store: RunStore, settings: Settings, cluster: Cluster | None, fold
     }
 
 
-def _write_ranks(store: RunStore, data: Interactions, ranks: dict[str, dict[str, Ranks]], file: Path) -> None:
+def _write_ranks(store: RunStore, test: HeldOut, ranks: dict[str, dict[str, Ranks]], file: Path) -> None:
     """A row per evaluated user: target, and how many candidates scored better than it or the same."""
     users = pq.read_table(store.folder("split") / USERS, columns=["USER_ID"])["USER_ID"]
     items = pa.array(contents.item_ids(store))
-    test = data.split.test
     columns: dict[str, Any] = {
         "USER_ID": users.take(pa.array(test.users)),
         "ITEM_ID": items.take(pa.array(test.targets - 1)),

@@ -85,15 +85,15 @@ def run(store: RunStore, settings: Settings) -> Summary:
         | _own_settings(settings)
         | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"})
     )
-    with engine.chosen(
-        store, settings, "export", reads=reads, hangs_on=hangs_on | settings.export.model_dump(mode="json")
-    ) as cluster:
-        return store.once(
-            "export",
-            lambda folder: _export(store, settings, narrowed, cluster, folder),
-            reads=reads,
-            settings=hangs_on,
-        )
+    return engine.once(
+        store,
+        settings,
+        "export",
+        partial(_export, store, settings, narrowed),
+        reads=reads,
+        hangs_on=hangs_on,
+        parts_hang_on=settings.export.model_dump(mode="json"),
+    )
 
 
 def _require_refit(store: RunStore) -> None:

@@ -10,20 +10,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.measures import PROTOCOLS, popularity, rank, top_10, unseen_items
+from sasrec_tasks.measures import PROTOCOLS, by_protocol, popularity, test_users, unseen_items
 from sasrec_tasks.sasrec.metrics import Ranks
-from sasrec_tasks.sasrec.scoring import Scorer, constant_scorer, model_scorer
+from sasrec_tasks.sasrec.ranking import Placed, rank, rank_constant
+from sasrec_tasks.sasrec.scoring import model_scorer
 from sasrec_tasks.sasrec.sequences import HeldOut, Int64
 
 BASELINES = ("popularity", "recent_popularity")
 SCORERS = ("model", *BASELINES)
+
+SERVED = 10
+"""How many of a user's best items are looked at."""
 
 Done = Callable[[int, str], None]
 """`done(scorers, name)`: so many have scored all test users of a part, and which was the last."""
@@ -47,7 +50,7 @@ class Measuring:
 
     def __init__(self, store: RunStore, settings: Settings) -> None:
         self.data = contents.interactions(store, settings)
-        self.test = self.data.split.test
+        self.test = test_users(self.data, settings)
         self.negatives = unseen_items(self.data, settings)
         self.popular, self.recent = popularity(self.data, settings)
         self._model = trained.model(store, settings)
@@ -64,24 +67,19 @@ class Measuring:
             chosen = np.asarray(users)
             test, negatives = test.select(chosen), negatives[chosen]
         found = {}
-        for number, (name, scorer) in enumerate(self._scorers(test), 1):
-            found[name] = measure(scorer, test, negatives)
+        for number, (name, placed) in enumerate(self._placed(test, negatives), 1):
+            found[name] = Measured(ranks=by_protocol(placed), served=placed.best)
             done(number, name)
         return found
 
-    def _scorers(self, test: HeldOut) -> Iterator[tuple[str, Scorer]]:
+    def _placed(self, test: HeldOut, negatives: Int64) -> Iterator[tuple[str, Placed]]:
         try:
-            yield "model", model_scorer(self._model, test.history)
+            yield "model", rank(model_scorer(self._model, test.history), test, negatives, SERVED)
         except FloatingPointError as error:
             rate = self._settings.train.learning_rate
             raise BadSettings(f"train.learning_rate={rate:g}: {error}") from error
         for name, counts in zip(BASELINES, (self.popular, self.recent), strict=True):
-            yield name, constant_scorer(counts)
-
-
-def measure(scorer: Scorer, test: HeldOut, negatives: npt.NDArray[np.int64]) -> Measured:
-    """The ranks of the test items, and what would be served in their place."""
-    return Measured(ranks=rank(scorer, test, negatives), served=top_10(scorer, test))
+            yield name, rank_constant(counts, test, negatives, SERVED)
 
 
 def as_table(measured: dict[str, Measured]) -> pa.Table:

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from sasrec_tasks.config import Settings
 from sasrec_tasks.contents import Interactions
+from sasrec_tasks.sasrec import ranking
 from sasrec_tasks.sasrec.metrics import Float64, Ranks, bootstrap, interval, per_user
-from sasrec_tasks.sasrec.ranking import rank_all, rank_sampled
+from sasrec_tasks.sasrec.ranking import Placed
 from sasrec_tasks.sasrec.scoring import Scorer
-from sasrec_tasks.sasrec.sequences import PADDING, Float32, HeldOut, Int64
-from sasrec_tasks.sasrec.top_k import top_k
+from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64
 from sasrec_tasks.sasrec.unseen import sample_unseen
 
 PROTOCOLS = ("sampled", "full", "full_with_seen")
@@ -25,10 +25,15 @@ LENGTHS = (1, 5, 10, 20, 50, 100, 200)
 """Least history lengths of the buckets of `by_history_length`."""
 
 
+def test_users(data: Interactions, settings: Settings) -> HeldOut:
+    """Who is measured: all who have a test item, or `evaluate.test_users` of them, drawn at random, in order."""
+    return data.split.test.sample(settings.evaluate.test_users, settings.evaluate.random_state)
+
+
 def unseen_items(data: Interactions, settings: Settings) -> npt.NDArray[np.int64]:
     """(users, negatives) random items outside each test user's whole history; padding where too few."""
     return sample_unseen(
-        data.events.select(data.split.test.users),
+        data.events.select(test_users(data, settings).users),
         data.num_items,
         settings.evaluate.negatives,
         random_state=settings.evaluate.random_state,
@@ -55,12 +60,12 @@ def training_events(data: Interactions, settings: Settings) -> Int64:
 
 def rank(scorer: Scorer, test: HeldOut, negatives: npt.NDArray[np.int64]) -> dict[str, Ranks]:
     """The ranks of the test items under each protocol."""
-    served, with_seen = rank_all(scorer, test)
-    return {
-        "sampled": rank_sampled(scorer, test, negatives),
-        "full": served,
-        "full_with_seen": with_seen,
-    }
+    return by_protocol(ranking.rank(scorer, test, negatives, k=0))
+
+
+def by_protocol(placed: Placed) -> dict[str, Ranks]:
+    """The ranks by the names of the protocols."""
+    return {"sampled": placed.sampled, "full": placed.served, "full_with_seen": placed.with_seen}
 
 
 def summarise(ranks: dict[str, dict[str, Ranks]], settings: Settings) -> dict[str, dict[str, Any]]:
@@ -121,12 +126,6 @@ def means_of(ranks: Ranks, chosen: npt.NDArray[np.bool_]) -> dict[str, float]:
     """Mean of HR@10, NDCG@10 and MRR over some of the users."""
     some = Ranks(better=ranks.better[chosen], tied=ranks.tied[chosen])
     return {metric: float(column.mean()) for metric, column in per_user(some).items()}
-
-
-def top_10(scorer: Scorer, test: HeldOut) -> Int64:
-    """The ten best unseen items of each test user, padding where there are fewer: (users, ≤ 10)."""
-    scores, items = top_k(scorer, test.seen, np.arange(len(test)), 10)
-    return np.where(scores > -np.inf, items, PADDING)
 
 
 def describe(served: Int64, counts: Float32, users: int) -> dict[str, float]:

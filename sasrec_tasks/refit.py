@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,8 @@ def run(store: RunStore, settings: Settings) -> Summary:
         log.info("refit: refit.enabled is off: the table is made with the gated weights")
         return {"refitted": False}
     verdict.require(store)
-    hangs_on = _hangs_on(settings)
-    reads = ["split", "train"]
-    with engine.chosen(store, settings, "refit", reads=reads, hangs_on=hangs_on) as cluster:
-        return store.once(
-            "refit",
-            lambda folder: _refit(store, settings, cluster, folder),
-            reads=reads,
-            settings=hangs_on,
-        )
+    work = partial(_refit, store, settings)
+    return engine.once(store, settings, "refit", work, reads=["split", "train"], hangs_on=_hangs_on(settings))
 
 
 def prepared(store: RunStore, settings: Settings) -> Training:

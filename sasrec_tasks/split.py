@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from os import SEEK_END
 from pathlib import Path
 from typing import BinaryIO
@@ -59,9 +58,11 @@ def run(store: RunStore, settings: Settings) -> Summary:
         raise BadData(f"{settings.source}: refused by `validate`: " + "; ".join(checked.summary["problems"]))
     reads = ["ingest", "validate"]
     hangs_on = settings.split.model_dump(mode="json", exclude={"memory_limit", "spill_folder"})
-    with engine.chosen(store, settings, "split", reads=reads, hangs_on=hangs_on) as cluster:
-        work = partial(_put_together, cluster, settings) if cluster else partial(_split, store, settings)
-        return store.once("split", work, reads=reads, settings=hangs_on)
+
+    def work(cluster: Cluster | None, folder: Path) -> Summary:
+        return _put_together(cluster, settings, folder) if cluster else _split(store, settings, folder)
+
+    return engine.once(store, settings, "split", work, reads=reads, hangs_on=hangs_on)
 
 
 def _put_together(cluster: Cluster, settings: Settings, folder: Path) -> Summary:

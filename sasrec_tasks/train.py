@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from sasrec_tasks import contents, engine, trained, warm_start
 from sasrec_tasks.artifacts import RunStore, Summary
@@ -53,14 +52,10 @@ def run(store: RunStore, settings: Settings) -> Summary:
     start, here = warm_start.kept(store), trained.here(settings)
     if start is None or not store.is_done("train", _fingerprint(store, settings, start)):
         start = warm_start.choose(store, here, new_model(data.num_items, here), start)
-    hangs_on = _settings_read(settings, start)
-    with engine.chosen(store, settings, "train", reads=["split"], hangs_on=hangs_on) as cluster:
-        return store.once(
-            "train",
-            lambda folder: _train(store, settings, start, cluster, folder),
-            reads=["split"],
-            settings=hangs_on,
-        )
+    work = partial(_train, store, settings, start)
+    return engine.once(
+        store, settings, "train", work, reads=["split"], hangs_on=_settings_read(settings, start)
+    )
 
 
 def prepared(store: RunStore, settings: Settings, start: Start) -> Training:
@@ -123,11 +118,7 @@ def _train(
 
 def some_users(validation: HeldOut, settings: Settings) -> HeldOut:
     """At most `train.validation_users` users, drawn at random, in order."""
-    limit = settings.train.validation_users
-    if len(validation) <= limit:
-        return validation
-    random = np.random.default_rng(settings.train.random_state)
-    return validation.select(np.sort(random.choice(len(validation), limit, replace=False)))
+    return validation.sample(settings.train.validation_users, settings.train.random_state)
 
 
 def _check_outcomes(split: LeaveLastTwoOut, settings: Settings) -> None:

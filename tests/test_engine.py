@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sasrec_tasks import engine
-from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.artifacts import RunStore, Summary
+from sasrec_tasks.engine import Cluster, Work
 from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.naming import from_names
 from sasrec_tasks.rows import Rows
@@ -35,22 +37,45 @@ def test_an_address_is_that_of_a_job_server(address: str) -> None:
         from_names({"engine": "ray", "ray.address": address})
 
 
-def test_parts_are_removed_when_the_task_has_ended_well(finished: Any) -> None:
-    store = RunStore(f"{finished.store}/first")
-    settings = from_names(BY_RAY)
+def test_parts_are_removed_when_the_task_has_ended_well(tmp_path: Path) -> None:
+    store, settings = RunStore(str(tmp_path / "run")), from_names(BY_RAY)
+    parts: list[Shards] = []
 
-    def fails() -> None:
-        with engine.chosen(store, settings, "split", reads=[], hangs_on={}) as cluster:
-            assert cluster
-            cluster.shards.finish(0)
-            raise OSError("later")
+    def fails(cluster: Cluster | None, folder: Path) -> Summary:
+        assert cluster
+        parts.append(cluster.shards)
+        cluster.shards.finish(0)
+        raise OSError("later")
+
+    def works(cluster: Cluster | None, folder: Path) -> Summary:
+        assert cluster
+        assert cluster.shards == parts[0]
+        return cluster.made()  # what is there is not made again
+
+    def once(work: Work, **hangs_on: Any) -> Summary:
+        return engine.once(store, settings, "split", work, reads=[], hangs_on=hangs_on)
 
     with pytest.raises(OSError, match="later"):
-        fails()
-    with engine.chosen(store, settings, "split", reads=[], hangs_on={}) as cluster:
+        once(fails)
+    assert parts[0].finished()
+    assert once(works) == {"parts": 0}
+    assert parts[0].finished() is None
+
+
+def test_parts_hang_on_what_the_result_hangs_on_and_on_more(tmp_path: Path) -> None:
+    store, settings = RunStore(str(tmp_path / "run")), from_names(BY_RAY)
+    found: list[Shards] = []
+
+    def fails(cluster: Cluster | None, folder: Path) -> Summary:
         assert cluster
-        assert cluster.made() == {"parts": 0}  # what is there is not made again
-    assert Shards(store, "split", cluster.shards.fingerprint).finished() is None
+        found.append(cluster.shards)
+        raise OSError("later")
+
+    for hangs_on, more in (({}, None), ({}, {}), ({"a": 1}, None), ({}, {"a": 1}), ({}, {"a": 2})):
+        with pytest.raises(OSError, match="later"):
+            engine.once(store, settings, "split", fails, reads=[], hangs_on=hangs_on, parts_hang_on=more)
+    assert found[0] == found[1]
+    assert len({each.fingerprint for each in found}) == 3
 
 
 def test_rows_do_not_hang_on_how_users_are_shared_out(finished: Any) -> None:

@@ -19,6 +19,7 @@ from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.pipeline import run_task
 from sasrec_tasks.sasrec.metrics import MISS, Ranks, per_user
 from sasrec_tasks.sasrec.model import SASRec
+from sasrec_tasks.sasrec.ranking import rank
 from sasrec_tasks.sasrec.scoring import constant_scorer
 
 PROTOCOLS = ("sampled", "full", "full_with_seen")
@@ -280,8 +281,27 @@ def test_a_constant_model_gets_what_chance_gets(place: Any, chains: Any) -> None
     store = place.run("run", upto="split")
     data = contents.interactions(store, store.settings())
     constant = constant_scorer(np.ones(data.num_items + 1, dtype=np.float32))
-    ranks = measures.rank(constant, data.split.test, measures.unseen_items(data, store.settings()))
-    assert per_user(ranks["sampled"])["hr@10"].mean() == pytest.approx(10 / 101)
+    placed = rank(constant, data.split.test, measures.unseen_items(data, store.settings()), 0)
+    assert per_user(placed.sampled)["hr@10"].mean() == pytest.approx(10 / 101)
+
+
+def test_some_users_may_stand_for_all(place: Any, first: RunStore) -> None:
+    """Each as if all were measured, the champion on the same ones."""
+    for name in ("one", "other"):
+        some = place.run(name, {"evaluate.test_users": 30})
+        whole, drawn = (
+            pq.read_table(of.folder("evaluate") / contents.RANKS).to_pandas().set_index("USER_ID")
+            for of in (first, some)
+        )
+        assert metrics_of(some)["users_evaluated"] == len(drawn) == 30
+        assert list(drawn.index) == [user for user in whole.index if user in drawn.index]
+        exact = [
+            column for column in whole if ".sampled." not in column
+        ]  # negatives are drawn for all at once
+        pd.testing.assert_frame_equal(drawn[exact], whole.loc[drawn.index, exact])
+    champion = some.read_json("gate", contents.VERDICT)["champion"]
+    assert champion["run_id"] == "one"
+    assert champion["difference"] == 0
 
 
 def test_the_same_model_is_measured_the_same(place: Any, first: RunStore) -> None:

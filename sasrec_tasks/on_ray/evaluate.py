@@ -5,6 +5,7 @@ from __future__ import annotations
 from sasrec_tasks import contents
 from sasrec_tasks.config import Settings
 from sasrec_tasks.measured import Measuring, as_table
+from sasrec_tasks.measures import test_users
 from sasrec_tasks.on_ray import parts
 from sasrec_tasks.sasrec.sequences import ranges
 from sasrec_tasks.shards import Shards
@@ -12,7 +13,7 @@ from sasrec_tasks.shards import Shards
 
 def run(shards: Shards, settings: Settings) -> None:
     """Leave ranks and top ten of every test user."""
-    users = len(contents.interactions(shards.store, settings).split.test)
+    users = len(test_users(contents.interactions(shards.store, settings), settings))
     parts.make_all(ranges(users, parts.users_of_part(users)), _maker, shards, settings)
 
 

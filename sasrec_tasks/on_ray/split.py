@@ -70,7 +70,13 @@ def run(shards: Shards, settings: Settings) -> None:
         valid.map_batches(partial(_ranged, bounds=bounds), batch_format="pyarrow", **options)
         .groupby("range", num_partitions=len(bounds) + 1)
         .map_groups(
-            partial(_sorted, items=known, split=split, key=_key(shards)),
+            partial(
+                _sorted,
+                items=known,
+                split=split,
+                threads=max(int(settings.ray.cpus_per_worker), 1),
+                key=_key(shards),
+            ),
             batch_format="pyarrow",
             **options,
         )
@@ -146,12 +152,14 @@ def _ranged(events: pa.Table, *, bounds: list[str]) -> pa.Table:
     return events.append_column("range", pa.array(of_id[users.indices.to_numpy()].astype(np.int64)))
 
 
-def _sorted(events: pa.Table, *, items: ray.ObjectRef, split: Split, key: tuple[str, str, str]) -> pa.Table:
+def _sorted(
+    events: pa.Table, *, items: ray.ObjectRef, split: Split, threads: int, key: tuple[str, str, str]
+) -> pa.Table:
     """Write the part of a range."""
     run, task, fingerprint = key
     shards = Shards(RunStore(run), task, fingerprint)
     number = events["range"][0].as_py()
-    with scratch.database(memory_limit=split.memory_limit.replace(" ", "")) as db:
+    with scratch.database(memory_limit=split.memory_limit.replace(" ", ""), threads=threads) as db:
         db.register("valid", events)
         db.register("items", ray.get(items))
         sorting.number_users(db, split)

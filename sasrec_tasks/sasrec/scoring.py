@@ -149,6 +149,11 @@ def candidates(score: Scorer, seen: Sequences | None, rows: Int64) -> Tensor:
 
 def leave_out(scores: Tensor, seen: Sequences) -> None:
     """Set the scores (B, num_items + 1) of what each user has seen to −inf."""
+    scores[cells(seen, scores.device)] = -torch.inf
+
+
+def cells(seen: Sequences, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where the scores of seen items are: rows and columns, a pair for each event."""
     rows, _, positions = seen.flat()
     items = seen.items[positions].astype(np.int64)
-    scores[torch.from_numpy(rows).to(scores.device), torch.from_numpy(items).to(scores.device)] = -torch.inf
+    return torch.from_numpy(rows).to(device), torch.from_numpy(items).to(device)

@@ -135,6 +135,13 @@ class HeldOut:
             seen=self.seen.select(chosen),
         )
 
+    def sample(self, limit: int | None, random_state: int) -> HeldOut:
+        """At most so many of the users, drawn at random, in order; None is all."""
+        if limit is None or len(self) <= limit:
+            return self
+        drawn = np.random.default_rng(random_state).choice(len(self), limit, replace=False)
+        return self.select(np.sort(drawn))
+
 
 @dataclass(frozen=True, kw_only=True)
 class LeaveLastTwoOut:

@@ -27,6 +27,20 @@ def test_a_whole_run_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "work").exists()
 
 
+def test_a_single_run_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "show_progress", lambda: None)
+    size = ["--one", "3000", "60", "100", "--test-users", "20"]
+    monkeypatch.setattr(
+        sys, "argv", ["scaling", *size, "--work", str(tmp_path / "work"), "--out", str(tmp_path)]
+    )
+    scaling.main()
+    report = json.loads((tmp_path / "scaling.one.json").read_text())
+    assert (report["size"]["users"], report["settings"]) == (60, {"evaluate.test_users": 20})
+    assert list(report["tasks"]) == list(TASKS)
+    assert report["tasks"]["split"]["bytes"] > 3000 * 16  # items, outcomes and timestamps of each event
+    assert report["tasks"]["export"]["bytes"] > 0
+
+
 def test_the_largest_run_ends_with_the_split(tmp_path: Path) -> None:
     found = scaling.measured(scaling.Size(events=2000, users=40, items=100), TASKS[:3], tmp_path / "work")
     assert list(found) == ["ingest", "validate", "split"]

@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ray_faults import LIMIT, Hangs
+
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.pipeline import run_task
-
-LIMIT = 300.0
-"""Seconds after which a task counts as hanging."""
 
 
 def wait_for(store: RunStore, pattern: str, is_at_work: Callable[[], bool]) -> None:
@@ -20,7 +19,8 @@ def wait_for(store: RunStore, pattern: str, is_at_work: Callable[[], bool]) -> N
     deadline = time.monotonic() + LIMIT
     while not list(Path(store.root).glob(pattern)):
         assert is_at_work(), f"ended before {pattern}"
-        assert time.monotonic() < deadline, f"no {pattern}"
+        if time.monotonic() > deadline:
+            raise Hangs(f"no {pattern}")
         time.sleep(0.02)
 
 
@@ -51,5 +51,6 @@ class Running:
     def ended(self) -> BaseException | None:
         """What it ended with."""
         self.thread.join(LIMIT)
-        assert not self.thread.is_alive(), f"{self.task} hangs"
+        if self.thread.is_alive():
+            raise Hangs(self.task)
         return self.error

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sasrec_tasks.sasrec import ranking
 from sasrec_tasks.sasrec.metrics import MISS, Ranks, per_user
 from sasrec_tasks.sasrec.model import SASRec
-from sasrec_tasks.sasrec.ranking import rank_all, rank_sampled
+from sasrec_tasks.sasrec.ranking import Placed, rank, rank_all, rank_constant, rank_sampled
 from sasrec_tasks.sasrec.scoring import Scorer, constant_scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import HeldOut, LeaveLastTwoOut, Sequences
 from sasrec_tasks.sasrec.unseen import sample_unseen
@@ -103,8 +104,15 @@ def test_users_without_a_history_miss(random_model: ModelFactory, held_out: Make
 def test_ranking_nobody_gives_no_ranks(held_out: MakeHeldOut) -> None:
     nobody = held_out([], [])
     score = constant_scorer(np.ones(4, dtype=np.float32))
-    for ranks in (*rank_all(score, nobody), rank_sampled(score, nobody, np.empty((0, 3), dtype=np.int64))):
+    none = np.empty((0, 3), dtype=np.int64)
+    for ranks in (*rank_all(score, nobody), rank_sampled(score, nobody, none)):
         assert len(ranks) == 0
+    for placed in (
+        rank(score, nobody, none, 3),
+        rank_constant(np.ones(4, dtype=np.float32), nobody, none, 3),
+    ):
+        assert placed.best.shape == (0, 3)
+        assert len(placed.served) == 0
 
 
 def test_constant_scores_get_what_chance_gets(held_out: MakeHeldOut, sequences: Make) -> None:
@@ -129,6 +137,80 @@ def test_rank_sampled_equals_an_item_by_item_reference(
         negatives[row, : len(chosen)] = chosen
         expected.append(reference(target, {target, *chosen}, of_user))
     assert pairs(rank_sampled(scorer(scores), targets, negatives)) == expected
+
+
+def negatives_of(
+    targets: HeldOut, num_items: int, count: int, random: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Items other than the target, the same one perhaps twice, and padding."""
+    drawn = random.integers(0, num_items, size=(len(targets), count))
+    return np.where(drawn >= targets.targets[:, None], drawn + 1, drawn) * (drawn > 0)
+
+
+def equal(one: Placed, other: Placed) -> bool:
+    ranks = all(
+        pairs(getattr(one, name)) == pairs(getattr(other, name))
+        for name in ("sampled", "served", "with_seen")
+    )
+    return ranks and np.array_equal(one.best, other.best)
+
+
+@given(users=users_scored, k=st.integers(0, NUM_ITEMS + 2))
+@settings(deadline=None)
+def test_all_at_once_is_what_each_is_alone(held_out: MakeHeldOut, users: list[User], k: int) -> None:
+    scores, targets = unpack(users, held_out)
+    negatives = negatives_of(targets, NUM_ITEMS, 3, np.random.default_rng(0))
+    placed = rank(scorer(scores), targets, negatives, k)
+    served, with_seen = rank_all(scorer(scores), targets)
+    assert pairs(placed.served) == pairs(served)
+    assert pairs(placed.with_seen) == pairs(with_seen)
+    assert pairs(placed.sampled) == pairs(rank_sampled(scorer(scores), targets, negatives))
+    for best, (_, seen, row) in zip(placed.best.tolist(), users, strict=True):
+        unseen = {item for item in range(1, NUM_ITEMS + 1) if item not in seen and row[item] > -np.inf}
+        found = [item for item in best if item]
+        assert len(best) == k
+        assert len(set(found)) == len(found) == min(k, len(unseen))
+        assert sorted((row[item] for item in unseen), reverse=True)[:k] == [row[item] for item in found]
+
+
+@given(
+    users=users_scored,
+    of_all=st.lists(
+        st.sampled_from([-np.inf, -1.0, 0.0, 2.0]), min_size=NUM_ITEMS + 1, max_size=NUM_ITEMS + 1
+    ),
+    k=st.integers(0, NUM_ITEMS + 2),
+)
+@settings(deadline=None)
+def test_scores_that_all_users_have_are_ranked_as_any_others(
+    held_out: MakeHeldOut, users: list[User], of_all: list[float], k: int
+) -> None:
+    _, targets = unpack(users, held_out)
+    scores = np.array(of_all, dtype=np.float32)
+    negatives = negatives_of(targets, NUM_ITEMS, 3, np.random.default_rng(0))
+    found, expected = (
+        rank_constant(scores, targets, negatives, k),
+        rank(constant_scorer(scores), targets, negatives, k),
+    )
+    values = np.where(np.arange(len(scores)) > 0, scores, -np.inf)
+    assert np.array_equal(
+        values[found.best], values[expected.best]
+    )  # which of the same score comes first is free
+    assert equal(found, Placed(**{**vars(expected), "best": found.best}))
+
+
+def test_many_users_and_tiles_rank_the_same(held_out: MakeHeldOut, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(1)
+    scores = random.permutation(300).astype(np.float32)  # no two the same
+    targets = held_out(
+        random.integers(1, 300, size=900).tolist(),
+        [random.integers(1, 300, size=random.integers(0, 40)).tolist() for _ in range(900)],
+    )
+    negatives = negatives_of(targets, 299, 20, random)
+    whole = rank(constant_scorer(scores), targets, negatives, 10)
+    monkeypatch.setattr(ranking, "TILE", 1000)
+    monkeypatch.setattr(ranking, "USERS_AT_ONCE", 77)
+    assert equal(rank(constant_scorer(scores), targets, negatives, 10), whole)
+    assert equal(rank_constant(scores, targets, negatives, 10), whole)
 
 
 def test_a_constant_scorer_is_not_changed_by_ranking(held_out: MakeHeldOut) -> None:

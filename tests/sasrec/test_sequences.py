@@ -153,6 +153,16 @@ def test_held_out_users_can_be_selected(random_split: LeaveLastTwoOut) -> None:
     assert listed(random_split.test.select(chosen)) == [rows[5], rows[0], rows[5]]
 
 
+def test_some_held_out_are_drawn_in_order(random_split: LeaveLastTwoOut) -> None:
+    test = random_split.test
+    assert test.sample(None, 0) is test.sample(len(test), 0) is test
+    some = test.sample(4, 0)
+    assert len(some) == 4
+    assert (np.diff(some.users) > 0).all()
+    assert some.users.tolist() == test.sample(4, 0).users.tolist()
+    assert len({tuple(test.sample(4, seed).users) for seed in range(9)}) > 1
+
+
 @pytest.mark.parametrize("min_outcome", [None, 2.0])
 def test_memory_mapped_arrays_are_read_and_never_written(
     sequences: Make, mapped: Callable[[Sequences], Sequences], min_outcome: float | None

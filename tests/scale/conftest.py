@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,27 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ray_cluster import Nodes, ray_cluster
+from ray_faults import RESULTS, Faults
 
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.naming import as_names, from_names
 from sasrec_tasks.pipeline import TASKS, run_task, start
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # scripts, not a package
+from ray_nodes import Nodes, ray_cluster
+
 ML_100K = Path(__file__).parents[3] / "shared" / "data" / "ml-100k.parquet"
 
 Night = Callable[..., RunStore]
+
+
+@pytest.fixture(scope="session")
+def faults() -> Iterator[Faults]:
+    """Counts what is done to the cluster."""
+    found = Faults()
+    yield found
+    if file := os.environ.get(RESULTS):
+        found.write(Path(file))
 
 
 @pytest.fixture(scope="session")

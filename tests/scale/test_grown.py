@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_cluster import Nodes
-from ray_running import LIMIT, runs, wait_for
+from ray_faults import LIMIT
+from ray_nodes import Nodes
+from ray_running import runs, wait_for
 
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.shards import FOLDER, Shards
 
 pytestmark = pytest.mark.scale
 
-SLOW_PARTS = str(Path(__file__).parents[1] / "helpers" / "slow_parts.py")
+SLOW_PARTS = str(Path(__file__).parents[2] / "benchmarks" / "slow_parts.py")
 
 
 def test_a_node_that_comes_is_used(
@@ -27,7 +28,7 @@ def test_a_node_that_comes_is_used(
         nodes.cluster.remove_node(next(iter(nodes.cluster.worker_nodes)))
     store = again("evaluate", **by_ray)
     process = subprocess.Popen(
-        [sys.executable, SLOW_PARTS, nodes.cluster.address, store.uri],
+        [sys.executable, SLOW_PARTS, store.uri, "40", "1", nodes.cluster.address],
         stderr=subprocess.PIPE,
         text=True,
     )

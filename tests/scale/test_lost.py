@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,12 +16,12 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from ray_cluster import Nodes
-from ray_running import LIMIT, Running, runs, wait_for
+from ray_faults import LIMIT, Faults, Hangs
+from ray_nodes import Nodes
+from ray_running import Running, runs, wait_for
 
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.contents import RANKS
-from sasrec_tasks.pipeline import run_task
 from sasrec_tasks.shards import FOLDER
 from sasrec_tasks.tables import Recommendations
 
@@ -36,14 +38,16 @@ def works(node: Any) -> bool:
 
 
 @pytest.fixture
-def one_is_lost(nodes: Nodes) -> Iterator[Callable[[], None]]:
-    """Kill a node that works, and all that runs on it; another comes after the test."""
+def one_is_lost(nodes: Nodes) -> Iterator[Callable[[], bool]]:
+    """Kill a node that works, if there is one, and all that runs on it; another comes after the test."""
     lost = []
 
-    def kill() -> None:
-        node = next(each for each in nodes.cluster.worker_nodes if works(each))
-        nodes.cluster.remove_node(node, allow_graceful=False)
-        lost.append(node)
+    def kill() -> bool:
+        node = next((each for each in nodes.cluster.worker_nodes if works(each)), None)
+        if node:
+            nodes.cluster.remove_node(node, allow_graceful=False)
+            lost.append(node)
+        return node is not None
 
     yield kill
     for _ in lost:
@@ -75,20 +79,34 @@ def same(here: RunStore, there: RunStore, task: str) -> bool:
     return bool(history["epoch"].to_pylist() == [1, 2, 3])
 
 
+MOMENTS = {"at once": (0.0, 0.0), "later": (0.5, 4.0)}
+"""Seconds after the midst of a task was reached, between which one is drawn."""
+
+
+@pytest.mark.parametrize("moment", list(MOMENTS))
 @pytest.mark.parametrize("task", list(MIDST))
 def test_a_node_that_is_lost_in_mid_task(
-    local: RunStore, again: Again, by_ray: dict[str, Any], one_is_lost: Callable[[], None], task: str
+    local: RunStore,
+    again: Again,
+    by_ray: dict[str, Any],
+    one_is_lost: Callable[[], bool],
+    faults: Faults,
+    task: str,
+    moment: str,
 ) -> None:
     store = again(task, **by_ray)
     running = Running(store, task)
     running.wait_for(MIDST[task])
-    one_is_lost()
-    assert running.ended() is None
-    assert same(local, store, task)
-    if task == "train":
-        marker = store.marker(task)
-        assert marker is not None
-        assert marker.summary["resumed_from_epoch"] in (1, 2)
+    time.sleep(random.uniform(*MOMENTS[moment]))
+    if not one_is_lost():
+        pytest.skip("the task was over before the moment that was drawn")
+    with faults.tried("a worker's node is killed", task):
+        assert running.ended() is None
+        assert same(local, store, task)
+        if task == "train":
+            marker = store.marker(task)
+            assert marker is not None
+            assert marker.summary["resumed_from_epoch"] in (1, 2)
 
 
 def in_a_process(store: RunStore, task: str) -> subprocess.Popen[bytes]:
@@ -110,7 +128,7 @@ def jobs_of(nodes: Nodes, store: RunStore) -> list[Any]:
 
 
 def test_a_killed_task_finds_its_job_again(
-    nodes: Nodes, local: RunStore, again: Again, by_ray: dict[str, Any]
+    nodes: Nodes, local: RunStore, again: Again, by_ray: dict[str, Any], faults: Faults
 ) -> None:
     store = again("train", **by_ray)
     process = in_a_process(store, "train")
@@ -119,37 +137,52 @@ def test_a_killed_task_finds_its_job_again(
     finally:
         process.kill()
         process.wait()
-    run_task("train", store.uri)
-    assert same(local, store, "train")
-    assert [job.status for job in jobs_of(nodes, store)] == ["SUCCEEDED"]
+    with faults.tried("the task's own process is killed, and tried again", "train"):
+        running = Running(store, "train")
+        assert running.ended() is None
+        assert same(local, store, "train")
+        assert [job.status for job in jobs_of(nodes, store)] == ["SUCCEEDED"]
 
 
-def test_a_task_that_is_ended_stops_its_job(nodes: Nodes, again: Again, by_ray: dict[str, Any]) -> None:
+def test_a_task_that_is_ended_stops_its_job(
+    nodes: Nodes, again: Again, by_ray: dict[str, Any], faults: Faults
+) -> None:
     store = again("train", **by_ray)
     process = in_a_process(store, "train")
     try:
         wait_for(store, MIDST["train"], runs(process))
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(LIMIT) == 128 + signal.SIGTERM
+        with faults.tried("the task is ended by Airflow", "train", "told"):
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(LIMIT) == 128 + signal.SIGTERM
+            deadline = time.monotonic() + LIMIT
+            while [job.status for job in jobs_of(nodes, store)] != ["STOPPED"]:
+                if time.monotonic() > deadline:
+                    raise Hangs("the job is not stopped")
+                time.sleep(0.2)
     finally:
         process.kill()
         process.wait()
-    deadline = time.monotonic() + LIMIT
-    while [job.status for job in jobs_of(nodes, store)] != ["STOPPED"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
-def test_a_cluster_without_room_is_not_waited_for_for_ever(again: Again, by_ray: dict[str, Any]) -> None:
+def ended_with(running: Running, pattern: str) -> None:
+    """That a task has ended with an error that says what is the matter."""
+    error = running.ended()
+    assert isinstance(error, OSError)
+    assert re.search(pattern, str(error)), error
+
+
+def test_a_cluster_without_room_is_not_waited_for_for_ever(
+    again: Again, by_ray: dict[str, Any], faults: Faults
+) -> None:
     store = again("evaluate", **{**by_ray, "ray.cpus_per_worker": 64, "ray.wait_minutes": 0.1})
-    with pytest.raises(OSError, match=r"one worker needs \(CPU 64\).*it has CPU 2"):
-        run_task("evaluate", store.uri)
+    with faults.tried("no node has room", "evaluate", "told"):
+        ended_with(Running(store, "evaluate"), r"one worker needs \(CPU 64\).*it has CPU 2")
 
 
-def test_a_cluster_that_is_not_there_is_named(again: Again, by_ray: dict[str, Any]) -> None:
+def test_a_cluster_that_is_not_there_is_named(again: Again, by_ray: dict[str, Any], faults: Faults) -> None:
     store = again("evaluate", **{**by_ray, "ray.address": "http://127.0.0.1:9"})
-    with pytest.raises(OSError, match=r"ray\.address='http://127\.0\.0\.1:9': no job server answers"):
-        run_task("evaluate", store.uri)
+    with faults.tried("the cluster is not there", "evaluate", "told"):
+        ended_with(Running(store, "evaluate"), r"ray\.address='http://127\.0\.0\.1:9': no job server answers")
 
 
 def driver_of(store: RunStore) -> psutil.Process:
@@ -163,12 +196,13 @@ def driver_of(store: RunStore) -> psutil.Process:
 
 @pytest.mark.parametrize("task", ["export", "train"])
 def test_a_job_that_is_killed_is_gone_on_with_by_the_next_try(
-    local: RunStore, again: Again, by_ray: dict[str, Any], task: str
+    local: RunStore, again: Again, by_ray: dict[str, Any], faults: Faults, task: str
 ) -> None:
     store = again(task, **by_ray)
     running = Running(store, task)
     running.wait_for(MIDST[task])
     driver_of(store).kill()
-    assert isinstance(running.ended(), OSError)
-    run_task(task, store.uri)
-    assert same(local, store, task)
+    with faults.tried("the job's driver is killed, and the task tried again", task):
+        assert isinstance(running.ended(), OSError)
+        assert Running(store, task).ended() is None
+        assert same(local, store, task)

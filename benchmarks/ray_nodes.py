@@ -27,8 +27,8 @@ class Nodes:
 
 
 @contextmanager
-def ray_cluster(workers: int = 2) -> Iterator[Nodes]:
-    """A head that has no core to give away, and nodes that have one each."""
+def ray_cluster(workers: int = 2, cpus: float = 1) -> Iterator[Nodes]:
+    """A head that has no core to give away, and nodes that have one each, or as many as are named."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = (
         "0"  # else it takes the address of the host for 127.0.0.1
@@ -54,7 +54,7 @@ def ray_cluster(workers: int = 2) -> Iterator[Nodes]:
     try:
         nodes = Nodes(cluster, f"http://{LOCAL}:{port}")
         for _ in range(workers):
-            nodes.add()
+            nodes.add(cpus)
         yield nodes
     finally:
         cluster.shutdown()

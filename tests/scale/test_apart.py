@@ -1,0 +1,92 @@
+"""A cluster whose nodes have networks and addresses of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ray_apart import Apart, NodesApart, ray_apart
+from ray_faults import LIMIT, Faults, Hangs
+from ray_running import Running
+
+from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.contents import RANKS
+from sasrec_tasks.pipeline import run_task
+from sasrec_tasks.shards import FOLDER
+from sasrec_tasks.tables import Recommendations
+
+pytestmark = pytest.mark.scale
+
+Again = Callable[..., RunStore]
+
+
+@pytest.fixture(scope="module")
+def apart() -> Iterator[NodesApart]:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'sasrec-tasks[ray]'")
+    with ray_apart() as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def by_nodes_apart(apart: NodesApart) -> dict[str, Any]:
+    return {"engine": "ray", "ray.address": apart.address, "ray.workers": 2, "ray.wait_minutes": 3}
+
+
+def rows(store: RunStore) -> Any:
+    return Recommendations(store.settings().table).to_pandas()
+
+
+def test_the_whole_pipeline(local: RunStore, again: Again, by_nodes_apart: dict[str, Any]) -> None:
+    store = again("split", **by_nodes_apart)
+    run_task("split", store.uri)
+    for path in Path(local.root, "split").glob("*.npy"):
+        assert path.read_bytes() == Path(store.root, "split", path.name).read_bytes()
+    run_task("train", store.uri)
+    here, there = (pq.read_table(Path(each.root, "train", "history.parquet")) for each in (local, store))
+    np.testing.assert_allclose(here["loss"].to_numpy(), there["loss"].to_numpy(), rtol=0.03)
+    for task in ("evaluate", "gate", "export"):
+        run_task(task, store.uri)
+    assert len(rows(store)) == len(rows(local))
+
+
+@pytest.mark.parametrize("task", ["evaluate", "export"])
+def test_a_node_that_is_cut_off(
+    local: RunStore,
+    again: Again,
+    apart: NodesApart,
+    by_nodes_apart: dict[str, Any],
+    faults: Faults,
+    task: str,
+) -> None:
+    """It goes on, perhaps to the end of its part, and nobody hears of it."""
+    store = again(task, **by_nodes_apart)
+    running = Running(store, task)
+    running.wait_for(f"{FOLDER}/{task}-*/0*.parquet")
+    node = next(node for node in apart.alive() if node.works())
+    node.cut()
+    try:
+        with faults.tried("a worker's network is cut", task):
+            assert running.ended() is None
+            if task == "export":
+                assert rows(local).equals(rows(store))
+            else:
+                here, there = (pq.read_table(Path(each.root, task, RANKS)) for each in (local, store))
+                assert here.equals(there)
+    finally:
+        node.mend()
+        _replaced(node, apart)
+
+
+def _replaced(node: Apart, apart: NodesApart) -> None:
+    """A node that was given up ends itself when it hears of it; another comes in its place."""
+    deadline = time.monotonic() + LIMIT
+    while node.process.poll() is None:
+        if time.monotonic() > deadline:
+            raise Hangs("the node that was cut off")
+        time.sleep(0.5)
+    apart.add()
