@@ -41,9 +41,11 @@ class Repeats:
         tied = np.flatnonzero(shares)
         if not len(tied):
             return columns
-        groups, items = np.cumsum(begins)[tied], columns["item"][tied]
-        order = np.lexsort((items, groups))  # stable: the first that came stays
-        same = (np.diff(groups[order]) == 0) & (items[order][1:] == items[order][:-1])
+        items = columns["item"][tied].astype(np.int64)
+        # Group and item in one number, which a stable sort finds nearly in order; the first that came stays.
+        pairs = np.cumsum(begins)[tied] * (items.max() + 1) + items
+        order = np.argsort(pairs, kind="stable")
+        same = np.diff(pairs[order]) == 0
         keep = np.ones(len(begins), bool)
         keep[tied[order[1:][same]]] = False
         self.dropped += int(np.count_nonzero(same))

@@ -123,14 +123,14 @@ def _write(db: duckdb.DuckDBPyConnection, store: RunStore, settings: Settings, f
         db.execute(
             f"COPY (FROM {table} ORDER BY index) TO {_quoted(folder / file)} (FORMAT parquet, COMPRESSION zstd)"
         )
-    total, users = db.execute("SELECT sum(events)::BIGINT, count(*) FROM users").fetchall()[0]
-    lengths = np.zeros(users, np.int64)
+    total, num_users = db.execute("SELECT sum(events)::BIGINT, count(*) FROM users").fetchall()[0]
+    lengths = np.zeros(num_users, np.int64)
     events = sorting.Sorted(db, settings.split)
     with bar("split", total, "events") as advance, _arrays(folder) as write:
         for columns in events:
             write(columns)
-            present, number = np.unique(columns["user"].astype(np.int64), return_counts=True)
-            lengths[present] += number
+            if len(users := columns["user"].astype(np.int64)):
+                lengths[users[0] : users[-1] + 1] += np.bincount(users - users[0])
             advance(events.read)
     np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
     return events.repeats
