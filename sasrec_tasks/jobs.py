@@ -77,6 +77,7 @@ def _client(settings: Settings) -> JobSubmissionClient:
         from ray.job_submission import JobSubmissionClient
     except ModuleNotFoundError as error:
         raise BadSettings(f"engine='ray': {needs('ray')}") from error
+    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # it tells of each connection that ends
     try:
         return JobSubmissionClient(settings.ray.address)
     except (ConnectionError, RuntimeError) as error:
