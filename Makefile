@@ -119,6 +119,7 @@ test-faults: setup ## Kill, starve, cut off, damage and race every step of a nig
 	&& $(BIN)/python tests/helpers/fault_figures.py $(FAULTS) benchmarks/results/faults.json
 
 test-scale: setup ## The pipeline on a Ray cluster of several nodes on this machine, which lose some; figures in benchmarks/results/scale.json
+	@mkdir -p $(dir $(SCALE)) && rm -f "$(SCALE)"
 	@SCALE_RESULTS="$(SCALE)" $(BIN)/python -m pytest -m scale && cp "$(SCALE)" benchmarks/results/scale.json
 
 lint: setup ## ruff (with bandit's rules), mypy, import-linter

@@ -136,7 +136,9 @@ def measured(interactions: Interactions, settings: Settings) -> dict[str, float]
     result = fit(
         model, split.train, fitting.fit_config(interactions.num_items, settings), validation=validation
     )
-    ranks = rank(model_scorer(model, split.test.history), split.test, unseen_items(interactions, settings))
+    ranks = rank(
+        model_scorer(model, split.test.history), split.test, unseen_items(interactions, split.test, settings)
+    )
     figures = {
         f"{protocol} {metric}": float(column.mean())
         for protocol in ("full", "sampled")

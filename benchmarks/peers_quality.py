@@ -177,7 +177,7 @@ class Bench:
         )
         self.store, self.interactions = split_events(settings, f"{Path(options.source).stem}.{setup}.{seed}")
         self.settings = self.store.settings()
-        self.negatives = unseen_items(self.interactions, self.settings)
+        self.negatives = unseen_items(self.interactions, self.interactions.split.test, self.settings)
 
     @property
     def is_labelled(self) -> bool:

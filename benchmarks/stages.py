@@ -165,7 +165,7 @@ def rank(run: str, model: str, repeats: int) -> Result:
     test, seconds = interactions.split.test, Seconds()
     for _ in range(WARM_UP + repeats):
         with seconds.timed():
-            negatives = measures.unseen_items(interactions, settings)
+            negatives = measures.unseen_items(interactions, test, settings)
             measures.rank(model_scorer(loaded, test.history), test, negatives)
     return {"seconds": seconds[WARM_UP:], "users": len(test)}
 

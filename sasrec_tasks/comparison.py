@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import Tensor
 
@@ -17,9 +19,9 @@ from sasrec_tasks import contents, trained
 from sasrec_tasks.artifacts import Damaged, RunStore
 from sasrec_tasks.champion import index_in
 from sasrec_tasks.config import Settings
-from sasrec_tasks.contents import RANKS, protocol
+from sasrec_tasks.contents import RANKS, USERS, Interactions, protocol
 from sasrec_tasks.errors import BadSettings
-from sasrec_tasks.measures import rank, summarise, test_users, unseen_items
+from sasrec_tasks.measures import rank, summarise, unseen_items
 from sasrec_tasks.sasrec.metrics import Float64, Ranks, bootstrap, interval, per_user
 from sasrec_tasks.sasrec.scoring import Scorer, model_scorer
 from sasrec_tasks.sasrec.sequences import PADDING, HeldOut, Int64, Sequences
@@ -52,7 +54,8 @@ def compare(store: RunStore, settings: Settings, champion: str) -> Comparison:
         OSError: some can't be read now. Trying again is safe.
     """
     data, items = contents.interactions(store, settings), contents.item_ids(store)
-    test, unseen = test_users(data, settings), unseen_items(data, settings)
+    test = measured_users(store, data, settings)
+    unseen = unseen_items(data, test, settings)
     try:
         scorer, index = champion_scorer(store.sibling(champion), settings, items, test)
         ranks = rank(scorer, test, unseen)
@@ -75,6 +78,16 @@ def compare(store: RunStore, settings: Settings, champion: str) -> Comparison:
         unknown_targets=int((~known).sum()),
         on_known=_means(new[known], old[known]),
     )
+
+
+def measured_users(store: RunStore, data: Interactions, settings: Settings) -> HeldOut:
+    """Those that `evaluate` has measured: a sample is not drawn anew, as a user may have been forgotten since."""
+    if settings.evaluate.test_users is None:
+        return data.split.test
+    names = pq.read_table(store.folder("split") / USERS, columns=["USER_ID"])["USER_ID"]
+    measured = pq.read_table(store.folder("evaluate") / RANKS, columns=["USER_ID"])["USER_ID"]
+    chosen = pc.is_in(names.take(pa.array(data.split.test.users)), measured)
+    return data.split.test.select(np.flatnonzero(chosen.to_numpy()))
 
 
 def _own_ranks(store: RunStore, served: str) -> Ranks:

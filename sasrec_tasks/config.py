@@ -274,7 +274,7 @@ class Evaluate(Group):
     """Random unseen items a test item is ranked among, for the sampled metrics."""
 
     test_users: int | None = Field(default=None, ge=1, title="Test users")
-    """At most so many users, drawn at random, are measured. None: all who have a test item."""
+    """At most so many users, drawn at random, are measured; coverage@10 grows with them. None: all with a test item."""
 
     bootstrap_samples: int = Field(default=1000, ge=100, le=100_000, title="Bootstrap samples")
     """Draws of users behind each 95% interval."""
@@ -283,7 +283,7 @@ class Evaluate(Group):
     """Newest share of the training events that the recent-popularity baseline counts."""
 
     random_state: int = Field(default=42, ge=0, le=2**31 - 1, title="Random state")
-    """Seed of negatives and bootstrap."""
+    """Seed of test users, negatives and bootstrap."""
 
 
 class Gate(Group):

@@ -51,7 +51,9 @@ def run(store: RunStore, settings: Settings) -> Summary:
     """
     assert settings.as_of is not None  # frozen when the run started
     hangs_on = (
-        settings.evaluate.model_dump(mode="json")
+        settings.evaluate.model_dump(
+            mode="json", exclude_none=True
+        )  # a new setting changes no run that is without it
         | settings.split.model_dump(mode="json", include={"min_outcome", "min_user_events"})
         | {"as_of": settings.as_of.isoformat()}
         | ({"refit": True} if settings.refit.enabled else {})  # the card says so

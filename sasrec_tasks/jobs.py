@@ -36,6 +36,9 @@ WORKER = re.compile(r"^\x1b\[\d+m\(.*? pid=\d+.*?\)\x1b\[0m ?")
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
+SECONDS_BETWEEN_TRIES = 5.0
+"""Where the job server takes none: a cluster that has just been started has nobody yet who would run it."""
+
 SECONDS_OF_SILENCE = 60.0
 """After which the server is asked anew: nothing else would tell that it has gone."""
 
@@ -53,7 +56,7 @@ def done(shards: Shards, settings: Settings) -> None:
         log.info("%s: the cluster has done its work before: %s", shards.task, shards.uri)
         return
     client = _client(settings)
-    job = _started(client, shards)
+    job = _started(client, shards, settings.ray.wait_minutes)
     try:
         _wait_until_it_runs(client, job, settings.ray.wait_minutes)
         asyncio.run(_follow(client, job, settings.ray.wait_minutes))
@@ -77,7 +80,8 @@ def _client(settings: Settings) -> JobSubmissionClient:
         from ray.job_submission import JobSubmissionClient
     except ModuleNotFoundError as error:
         raise BadSettings(f"engine='ray': {needs('ray')}") from error
-    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # it tells of each connection that ends
+    # (it tells of each connection that ends)
+    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(settings.ray.address)
     except (ConnectionError, RuntimeError) as error:
@@ -86,7 +90,7 @@ def _client(settings: Settings) -> JobSubmissionClient:
         ) from error
 
 
-def _started(client: JobSubmissionClient, shards: Shards) -> str:
+def _started(client: JobSubmissionClient, shards: Shards, minutes: float) -> str:
     """Id of the job: of one that is at work for these parts, or of a new one."""
     hangs_on = f"{shards.uri} {shards.fingerprint}"
     name = f"sasrec-{shards.task}-{hashlib.sha256(hangs_on.encode()).hexdigest()[:16]}"
@@ -100,25 +104,32 @@ def _started(client: JobSubmissionClient, shards: Shards) -> str:
         if job and job.startswith(f"{name}-") and not status.is_terminal():
             log.info("%s: job %s was started before, and is at work", shards.task, job)
             return str(job)
-    for number in itertools.count(1):
-        job = f"{name}-{number}"
-        if job in before:
-            continue
-        shards.forget_failure()
+    job = next(job for number in itertools.count(1) if (job := f"{name}-{number}") not in before)
+    shards.forget_failure()
+    deadline = time.monotonic() + 60 * minutes
+    while True:
         try:
             client.submit_job(
                 entrypoint=shlex.join(command),
                 submission_id=job,
                 metadata={"run": shards.store.uri, "task": shards.task},
             )
-        except RuntimeError:
-            if job not in {each.submission_id for each in client.list_jobs()}:
-                raise
-            log.info("%s: another try has just started job %s", shards.task, job)
+        except RuntimeError as error:
+            if job in {each.submission_id for each in client.list_jobs()}:
+                log.info("%s: another try has just started job %s", shards.task, job)
+                return job
+            said = str(error).strip().rpartition("\n")[2]
+            if "status code 5" not in said:
+                raise OSError(f"{shards.task}: {job}: the cluster does not take it: {said}") from error
+            if time.monotonic() > deadline:
+                raise OSError(
+                    f"{shards.task}: the cluster takes no job, for ray.wait_minutes={minutes:g}: {said}"
+                ) from error
+            log.info("%s: the cluster takes no job yet, trying again: %s", shards.task, said)
+            time.sleep(SECONDS_BETWEEN_TRIES)
         else:
             log.info("%s: job %s was started", shards.task, job)
-        return job
-    raise AssertionError  # numbers don't end
+            return job
 
 
 def _wait_until_it_runs(client: JobSubmissionClient, job: str, minutes: float) -> None:

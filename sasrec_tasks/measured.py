@@ -51,7 +51,7 @@ class Measuring:
     def __init__(self, store: RunStore, settings: Settings) -> None:
         self.data = contents.interactions(store, settings)
         self.test = test_users(self.data, settings)
-        self.negatives = unseen_items(self.data, settings)
+        self.negatives = unseen_items(self.data, self.test, settings)
         self.popular, self.recent = popularity(self.data, settings)
         self._model = trained.model(store, settings)
         self._settings = settings

@@ -30,10 +30,10 @@ def test_users(data: Interactions, settings: Settings) -> HeldOut:
     return data.split.test.sample(settings.evaluate.test_users, settings.evaluate.random_state)
 
 
-def unseen_items(data: Interactions, settings: Settings) -> npt.NDArray[np.int64]:
+def unseen_items(data: Interactions, test: HeldOut, settings: Settings) -> npt.NDArray[np.int64]:
     """(users, negatives) random items outside each test user's whole history; padding where too few."""
     return sample_unseen(
-        data.events.select(test_users(data, settings).users),
+        data.events.select(test.users),
         data.num_items,
         settings.evaluate.negatives,
         random_state=settings.evaluate.random_state,

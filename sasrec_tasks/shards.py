@@ -131,6 +131,11 @@ class Shards:
             for place in fs.ls(above, detail=False):
                 if place.rstrip("/").rpartition("/")[2].startswith(f"{self.task}-"):
                     fs.rm(place, recursive=True)
+            fs.invalidate_cache()
+            if all(
+                place.rstrip("/") == above for place in fs.ls(above, detail=False)
+            ):  # a bucket has a mark of it
+                fs.rm(above, recursive=True)
 
     def _place(self, name: int | str) -> str:
         return (

@@ -118,7 +118,7 @@ def test_metrics_json_has_its_shape(first: RunStore) -> None:
 def test_figures_equal_those_counted_user_by_user(store: RunStore) -> None:
     data = contents.interactions(store, store.settings())
     ids, users = contents.item_ids(store), pq.read_table(store.folder("split") / "users.parquet")["USER_ID"]
-    negatives = measures.unseen_items(data, store.settings())
+    negatives = measures.unseen_items(data, data.split.test, store.settings())
     expected: dict[str, list[dict[str, float]]] = {protocol: [] for protocol in PROTOCOLS}
     done = histories(store)
     for row, user in enumerate(users.take(pa.array(data.split.test.users)).to_pylist()):
@@ -195,14 +195,14 @@ def test_negatives_are_unseen_and_distinct_and_the_same_for_every_model(store: R
     data = contents.interactions(store, store.settings())
     settings = store.settings()
     few = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"negatives": 5})})
-    drawn = measures.unseen_items(data, few)
+    drawn = measures.unseen_items(data, data.split.test, few)
     users = pq.read_table(store.folder("split") / "users.parquet")["USER_ID"].to_pylist()
     everything = histories(store, positives_only=False)
     ids = np.array(["", *contents.item_ids(store)])
     for user, items in zip(data.split.test.users, drawn, strict=True):
         assert len(set(items)) == 5
         assert not set(ids[items]) & {"", *everything[users[user]]}
-    assert (drawn == measures.unseen_items(data, few)).all()
+    assert (drawn == measures.unseen_items(data, data.split.test, few)).all()
 
 
 def test_too_few_unseen_items_are_all_used_and_counted(first: RunStore, place: Any, chains: Any) -> None:
@@ -281,7 +281,9 @@ def test_a_constant_model_gets_what_chance_gets(place: Any, chains: Any) -> None
     store = place.run("run", upto="split")
     data = contents.interactions(store, store.settings())
     constant = constant_scorer(np.ones(data.num_items + 1, dtype=np.float32))
-    placed = rank(constant, data.split.test, measures.unseen_items(data, store.settings()), 0)
+    placed = rank(
+        constant, data.split.test, measures.unseen_items(data, data.split.test, store.settings()), 0
+    )
     assert per_user(placed.sampled)["hr@10"].mean() == pytest.approx(10 / 101)
 
 

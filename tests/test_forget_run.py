@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
 
-from sasrec_tasks import contents, eligible, forget_run, pipeline
+from sasrec_tasks import comparison, contents, eligible, forget_run, pipeline
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.mentions import INSTEAD, Mentions
 from sasrec_tasks.naming import from_names
@@ -210,3 +210,19 @@ def test_integers_that_were_not_taken_as_text_are_found(front: Any) -> None:
     assert pq.read_table(RunStore(store.uri).folder("ingest") / contents.SNAPSHOT)["USER_ID"].to_pylist() == [
         2
     ]
+
+
+def test_a_sample_that_was_measured_stays_that_sample(place: Any) -> None:
+    """Nobody else is drawn in the place of somebody who was forgotten, or the champion would meet other users."""
+    place.run("champion")
+    store = place.run("night", {"evaluate.test_users": 30}, upto="evaluate")
+    measured = pq.read_table(store.folder("evaluate") / contents.RANKS)["USER_ID"].to_pylist()
+    others = pq.read_table(store.folder("split") / contents.USERS)["USER_ID"].to_pylist()
+    outside = next(user for user in others if user not in measured)
+    forget_run.clean(store, Mentions([measured[7], outside]))
+    store = RunStore(store.uri)
+    found = comparison.compare(store, store.settings(), "champion")
+    test = comparison.measured_users(store, contents.interactions(store, store.settings()), store.settings())
+    names = pq.read_table(store.folder("split") / contents.USERS)["USER_ID"].to_pylist()
+    assert [names[user] for user in test.users] == [user for user in measured if user != measured[7]]
+    assert found.on_known["users"] == 29

@@ -38,20 +38,25 @@ def main(run: str, task: str, fingerprint: str, version: str) -> int:
             importlib.import_module(f"sasrec_tasks.on_ray.{task}").run(parts, settings)
     except Exception as raised:
         log.exception("%s: failed", task)
-        error = _cause(raised)
+        error = cause(raised)
         parts.fail(error)
         return errors.exit_status(error)
     return 0
 
 
-def _cause(error: Exception) -> Exception:
-    """What a worker has raised, if a retry can't help it; Ray wraps it."""
+def cause(error: Exception) -> Exception:
+    """What the work itself has raised, which Ray wraps; before it, what retries can't help."""
+    chain: list[BaseException] = []
     found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, errors.RetryCannotHelp):
-            return found
+    while found is not None and found not in chain:
+        chain.append(found)
         found = getattr(found, "cause", None) or found.__cause__
-    return error
+    raised = [each for each in chain if isinstance(each, Exception)]
+    for each in raised:
+        if isinstance(each, errors.RetryCannotHelp):
+            return each
+    wrapped = ("RayTaskError", "RayActorError", "TrainingFailedError", "UserCodeException", "ControllerError")
+    return next((each for each in raised if not type(each).__name__.startswith(wrapped)), error)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ another, are what one machine makes, to the byte. Ray Data moves the events; the
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
-from ray.data.aggregate import Count, Min
 
 from sasrec_tasks import scratch, sorting
 from sasrec_tasks.artifacts import RunStore
@@ -28,12 +28,18 @@ from sasrec_tasks.shards import Shards
 log = logging.getLogger(__name__)
 
 EVENTS_OF_RANGE = 2_000_000
-"""About so many: they are sorted in memory, a few hundred MB."""
+"""About so many: they are sorted in memory, a few hundred MB. So many are read at once, too."""
 
 LEAST_RANGES = 8
 
 SAMPLED_PER_RANGE = 1000
 """USER_IDs that are looked at to make ranges of about as many events."""
+
+SHARES_OF_WORKER = 4
+"""Pieces of the first reading for each worker, so that none is waited for long."""
+
+COUNTED = pa.schema([("ITEM_ID", pa.string()), ("events", pa.int64()), ("first_event", pa.int64())])
+"""Items, and how often and since when they are in the events."""
 
 NOBODY = pa.table({"USER_ID": pa.array([], pa.string()), "events": pa.array([], pa.int64())})
 
@@ -47,32 +53,35 @@ def run(shards: Shards, settings: Settings) -> None:
     for task in ("ingest", "validate"):
         store.folder(task)  # its files are whole: workers read parts of them
     snapshot = _opened(store, "ingest", SNAPSHOT)
-    groups = [{"group": number} for number in range(snapshot.num_row_groups)]
-    rows = snapshot.metadata.num_rows
-    ranges = max(LEAST_RANGES, -(-rows // EVENTS_OF_RANGE))
-    every = max(rows // (ranges * SAMPLED_PER_RANGE), 1)
+    groups, rows = snapshot.num_row_groups, snapshot.metadata.num_rows
     cluster.limit_data(settings.ray)
     options = cluster.options(settings.ray, gpus=False)
-    valid = ray.data.from_items(groups, override_num_blocks=len(groups)).map_batches(
-        partial(_events, run=store.uri), batch_size=1, batch_format="pyarrow", **options
-    )
-    items = _catalogue(valid, split)
-    shards.write(ITEMS, items)
-    log.info("split: %s items", f"{len(items):,}")
-    if not shards.has(RANGES):
-        drawn = valid.map_batches(partial(_sampled, every=every), batch_format="pyarrow", **options)
-        sample = pa.concat_tables(drawn.iter_batches(batch_size=None, batch_format="pyarrow"))
+    if not (shards.has(ITEMS) and shards.has(RANGES)):
+        ranges = max(LEAST_RANGES, -(-rows // EVENTS_OF_RANGE))
+        every = max(rows // (ranges * SAMPLED_PER_RANGE), 1)
+        seen = _shared(groups, SHARES_OF_WORKER * settings.ray.workers).map_batches(
+            partial(_surveyed, run=store.uri, every=every), batch_size=1, batch_format="pyarrow", **options
+        )
+        catalogue, sample = _together(seen.iter_batches(batch_size=None, batch_format="pyarrow"))
+        shards.write(ITEMS, _numbered(catalogue, split))
         shards.write(RANGES, _last_of_ranges(sample, ranges))
+    items = shards.read(ITEMS)
     bounds = shards.read(RANGES)["USER_ID"].to_pylist()
-    log.info("split: %d ranges of users", len(bounds) + 1)
-    known = ray.put(items.select(["index", "ITEM_ID"]))
+    log.info("split: %s items, %d ranges of users", f"{len(items):,}", len(bounds) + 1)
+    known = ray.put(items["ITEM_ID"].combine_chunks())
     done = (
-        valid.map_batches(partial(_ranged, bounds=bounds), batch_format="pyarrow", **options)
+        _shared(groups, max(-(-rows // EVENTS_OF_RANGE), SHARES_OF_WORKER * settings.ray.workers))
+        .map_batches(
+            partial(_ranged, run=store.uri, items=known, bounds=bounds),
+            batch_size=1,
+            batch_format="pyarrow",
+            **options,
+        )
         .groupby("range", num_partitions=len(bounds) + 1)
         .map_groups(
             partial(
                 _sorted,
-                items=known,
+                num_items=len(items),
                 split=split,
                 threads=max(int(settings.ray.cpus_per_worker), 1),
                 key=_key(shards),
@@ -94,42 +103,81 @@ def _key(shards: Shards) -> tuple[str, str, str]:
     return shards.store.uri, shards.task, shards.fingerprint
 
 
+def _shared(groups: int, shares: int) -> ray.data.Dataset:
+    """Row groups of the snapshot, consecutive ones in a row each."""
+    pieces = [piece.tolist() for piece in np.array_split(np.arange(groups), max(min(shares, groups), 1))]
+    return ray.data.from_items([{"groups": piece} for piece in pieces], override_num_blocks=len(pieces))
+
+
 def _opened(store: RunStore, task: str, name: str) -> pq.ParquetFile:
     """A file of a finished task, of which no more is read than is asked for."""
     return pq.ParquetFile(store.fs.open(f"{store.root}/{task}/{name}", "rb"))
 
 
-def _events(groups: pa.Table, *, run: str) -> pa.Table:
-    """The valid events of row groups of the snapshot, with their numbers in it."""
+def _events(shares: pa.Table, run: str, columns: list[str]) -> Iterator[pa.Table]:
+    """The valid events of row groups of the snapshot, group by group, with their numbers in it as ``row``."""
     store = RunStore(run)
     snapshot = _opened(store, "ingest", SNAPSHOT)
     sizes = [snapshot.metadata.row_group(number).num_rows for number in range(snapshot.num_row_groups)]
     before = np.cumsum([0, *sizes])
-    rejected = _opened(store, "validate", REJECTED).read(columns=["row"])["row"]
-    found = []
-    for number in groups["group"].to_pylist():
-        events = snapshot.read_row_group(number, columns=list(COLUMNS))
+    rejected = np.unique(_opened(store, "validate", REJECTED).read(columns=["row"])["row"].to_numpy())
+    for number in itertools.chain(*shares["groups"].to_pylist()):
+        events = snapshot.read_row_group(number, columns=columns)
+        first, last = np.searchsorted(rejected, before[number : number + 2])
+        valid = np.ones(len(events), bool)
+        valid[rejected[first:last] - before[number]] = False
         row = pa.array(np.arange(before[number], before[number + 1]))
-        events = events.append_column("row", row)
-        found.append(events.filter(pc.invert(pc.is_in(row, rejected.cast(row.type).combine_chunks()))))
-    return pa.concat_tables(found)
+        yield events.append_column("row", row).filter(pa.array(valid))
 
 
-def _catalogue(valid: ray.data.Dataset, split: Split) -> pa.Table:
-    counted = valid.groupby("ITEM_ID").aggregate(
-        Count(alias_name="events"), Min("TIMESTAMP", alias_name="first_event")
-    )
-    items = pa.concat_tables(counted.iter_batches(batch_size=None, batch_format="pyarrow"))
-    items = items.filter(pc.greater_equal(items["events"], split.min_item_events)).sort_by("ITEM_ID")
+def _surveyed(shares: pa.Table, *, run: str, every: int) -> pa.Table:
+    """A row per item of the events, and one, without an item, for each USER_ID that is looked at."""
+    items, sample = _Items(), []
+    for events in _events(shares, run, ["USER_ID", "ITEM_ID", "TIMESTAMP"]):
+        ones = pa.array(np.ones(len(events), np.int64))
+        items.add(pa.table([events["ITEM_ID"], ones, events["TIMESTAMP"]], schema=COUNTED))
+        sample.append(events["USER_ID"].take(pa.array(np.arange(0, len(events), every))).combine_chunks())
+    users = pa.table({"USER_ID": pa.chunked_array(sample, pa.string())})
+    return pa.concat_tables([items.counted(), users], promote_options="default")
+
+
+def _together(surveyed: Iterator[pa.Table]) -> tuple[pa.Table, pa.Table]:
+    """What all have seen: the items, and the sample of users."""
+    items, sample = _Items(), []
+    for part in surveyed:
+        is_item = pc.is_valid(part["ITEM_ID"])
+        items.add(part.filter(is_item).select(COUNTED.names))
+        sample.append(part.filter(pc.invert(is_item)).select(["USER_ID"]))
+    return items.counted(), pa.concat_tables(sample)
+
+
+class _Items:
+    """Counts of items that come in parts: added up when as many wait as there are sums, so that each is looked at a
+    few times, however many parts there are."""
+
+    def __init__(self) -> None:
+        self._sums, self._waiting = COUNTED.empty_table(), [COUNTED.empty_table()]
+
+    def add(self, part: pa.Table) -> None:
+        """A further part, of the columns of `COUNTED`."""
+        self._waiting.append(part)
+        if sum(map(len, self._waiting)) > max(len(self._sums), EVENTS_OF_RANGE):
+            self.counted()
+
+    def counted(self) -> pa.Table:
+        """A row per item of all parts."""
+        both = pa.concat_tables([self._sums, *self._waiting])
+        found = both.group_by("ITEM_ID").aggregate([("events", "sum"), ("first_event", "min")])
+        columns = [found["ITEM_ID"], found["events_sum"], found["first_event_min"]]
+        self._sums, self._waiting = pa.table(columns, schema=COUNTED), [COUNTED.empty_table()]
+        return self._sums
+
+
+def _numbered(counted: pa.Table, split: Split) -> pa.Table:
+    """The catalogue."""
+    items = counted.filter(pc.greater_equal(counted["events"], split.min_item_events)).sort_by("ITEM_ID")
     index = pa.array(np.arange(1, len(items) + 1, dtype=np.int32))
-    columns = {"index": index, **{name: items[name] for name in ("ITEM_ID", "events", "first_event")}}
-    return pa.table(
-        list(columns.values()), schema=pa.schema([(name, each.type) for name, each in columns.items()])
-    )
-
-
-def _sampled(events: pa.Table, *, every: int) -> pa.Table:
-    return events.select(["USER_ID"]).take(pa.array(np.arange(0, len(events), every)))
+    return items.add_column(0, "index", index)
 
 
 def _last_of_ranges(sample: pa.Table, ranges: int) -> pa.Table:
@@ -144,16 +192,20 @@ def _last_of_ranges(sample: pa.Table, ranges: int) -> pa.Table:
     )
 
 
-def _ranged(events: pa.Table, *, bounds: list[str]) -> pa.Table:
+def _ranged(shares: pa.Table, *, run: str, items: ray.ObjectRef, bounds: list[str]) -> pa.Table:
+    """The events of a share, with their items' indices for ITEM_ID, null where too few have it, and their ranges."""
+    events = pa.concat_tables(_events(shares, run, list(COLUMNS)))
     users = events["USER_ID"].combine_chunks().dictionary_encode()
     of_id = np.searchsorted(
         np.array(bounds, dtype=object), np.array(users.dictionary.to_pylist(), dtype=object)
     )
+    index = pc.add(pc.index_in(events["ITEM_ID"], value_set=ray.get(items)), pa.scalar(1, pa.int32()))
+    events = events.set_column(events.schema.get_field_index("ITEM_ID"), "ITEM_ID", index)
     return events.append_column("range", pa.array(of_id[users.indices.to_numpy()].astype(np.int64)))
 
 
 def _sorted(
-    events: pa.Table, *, items: ray.ObjectRef, split: Split, threads: int, key: tuple[str, str, str]
+    events: pa.Table, *, num_items: int, split: Split, threads: int, key: tuple[str, str, str]
 ) -> pa.Table:
     """Write the part of a range."""
     run, task, fingerprint = key
@@ -161,7 +213,10 @@ def _sorted(
     number = events["range"][0].as_py()
     with scratch.database(memory_limit=split.memory_limit.replace(" ", ""), threads=threads) as db:
         db.register("valid", events)
-        db.register("items", ray.get(items))
+        db.execute(
+            "CREATE TABLE items AS SELECT i::INTEGER AS index, i::INTEGER AS ITEM_ID FROM range(1, $end) t(i)",
+            {"end": num_items + 1},
+        )
         sorting.number_users(db, split)
         users = db.sql("SELECT USER_ID, events FROM users ORDER BY index").to_arrow_table()
         found = sorting.Sorted(db, split)

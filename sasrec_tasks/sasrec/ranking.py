@@ -19,7 +19,7 @@ from sasrec_tasks.sasrec.top_k import largest
 TILE = 2**17
 """Scores that are compared at once on a CPU: they and what comes of it stay in the cache."""
 
-USERS_AT_ONCE = 65_536
+USERS_AT_ONCE = 1024
 """Of `rank_constant`."""
 
 

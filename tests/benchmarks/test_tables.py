@@ -213,3 +213,54 @@ def test_a_narrowed_export_stands_beside_a_whole_one(tmp_path: Path) -> None:
     (tmp_path / "eligible.json").write_text(json.dumps(report))
     assert tables.eligible(tmp_path).splitlines()[2:] == ["| all | 2.00 | 1.00 |", "| half | 2.20 | 1.10 |"]
     assert len(tables.eligible(tmp_path / "none").splitlines()) == 2
+
+
+def test_what_a_cluster_survives_is_told_by_fault(tmp_path: Path) -> None:
+    assert tables.scale_faults(tmp_path) == ""
+    faults = [
+        {"fault": "a node is killed", "task": "split", "ended": "equal", "seconds": 20.0},
+        {"fault": "a node is killed", "task": "export", "ended": "equal", "seconds": 31.5},
+        {"fault": "no room", "task": "evaluate", "ended": "told", "seconds": 6.0},
+    ]
+    counts = {"faults_tried": 3, "ended_equal": 2, "ended_told": 1, "hangs": 0}
+    report = {"date": "2026-01-02", "cores": 2, **counts, "faults": faults}
+    (tmp_path / "scale.json").write_text(json.dumps(report))
+    shown = tables.scale_faults(tmp_path)
+    assert "| a node is killed | `split`, `export` | 2 | with the equal result | 31.5 |" in shown
+    assert "| no room | `evaluate` | 1 | as it should | 6 |" in shown
+    assert "3 faults, 2 ended with the equal result" in shown
+
+
+def test_what_several_workers_take_is_told(tmp_path: Path) -> None:
+    assert tables.scale_out(tmp_path) == ""
+    found = {
+        "size": {"events": 2000, "users": 30, "items": 40},
+        "local": [4.0, 3.0, 5.0],
+        "workers": {"1": [9.0], "2": [6.0]},
+        "fixed_s": 2.0,
+    }
+    (tmp_path / "scale_out.json").write_text(json.dumps({"tasks": {"split": found, "export": found}}))
+    shown = tables.scale_out(tmp_path)
+    assert "| task | of | no cluster, s | 1 worker, s | 2 workers, s | of which fixed, s |" in shown
+    assert "| `split` | 2,000 events | 4 | 9 | 6 | 2 |" in shown
+    assert "| `export` | 30 users, 40 items | 4 | 9 | 6 | 2 |" in shown
+
+
+def test_larger_data_are_forecast_in_proportion(tmp_path: Path) -> None:
+    assert tables.forecast(tmp_path) == tables.rates(tmp_path) == tables.one_run(tmp_path) == ""
+    task = {"seconds": 100.0, "peak_rss_mb": 1000, "bytes": 10**9}
+    report = {
+        "cores": 2,
+        "size": {"events": 10**7, "users": 10**6, "items": 10**5},
+        "settings": {"evaluate.test_users": 1000},
+        "tasks": dict.fromkeys(("ingest", "validate", "split", "train", "evaluate", "gate", "export"), task),
+    }
+    (tmp_path / "scaling.one.json").write_text(json.dumps(report))
+    assert "| `export` | 100 | 1,000 | 1,000 |" in tables.one_run(tmp_path)
+    assert "| `split` | 0.05 million events | 100 an event |" in tables.rates(tmp_path)
+    shown = tables.forecast(tmp_path)
+    assert "10 million users, 0.5 billion events" in shown
+    hours = 200 / 3600  # of two cores
+    assert f"| export | {10 * hours:.3g} | {100 * hours:.3g} | {1000 * hours:.3g} |" in shown
+    assert f"| train, 10 epochs | {500 * hours:.3g} |" in shown
+    assert f"| evaluate, 1,000 test users | {hours:.3g} | {hours:.3g} | {hours:.3g} |" in shown

@@ -6,8 +6,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from ray_faults import LIMIT, Hangs
 
 from sasrec_tasks.artifacts import RunStore
@@ -22,6 +24,17 @@ def wait_for(store: RunStore, pattern: str, is_at_work: Callable[[], bool]) -> N
         if time.monotonic() > deadline:
             raise Hangs(f"no {pattern}")
         time.sleep(0.02)
+
+
+def works(pid: int) -> bool:
+    """Whether a node's process has given another one something to do."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                name = " ".join(child.cmdline())
+                if name.startswith("ray::") and not name.startswith("ray::IDLE"):
+                    return True
+    return False
 
 
 def runs(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> Callable[[], bool]:
