@@ -27,11 +27,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-import events
 import process
+from events import write as write_events
 from quality import HERE, RESULTS, machine, show_progress
 from ray_nodes import Nodes, ray_cluster
 
+from sasrec_tasks import jobs
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.naming import as_names, from_names
 from sasrec_tasks.pipeline import TASKS, run_task, start
@@ -41,6 +42,9 @@ Report = dict[str, Any]
 MEASURED = ("split", "export")
 PARTS = 32
 """Of the work of simulated workers."""
+
+MINUTES = 5.0
+"""Within which the cluster has to take a job."""
 
 SMALL = 10_000
 """Events of the run that has next to nothing to do."""
@@ -63,17 +67,13 @@ def main() -> None:
     options.work.mkdir(parents=True)
     options.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(options.work.resolve(), options.repeats)
-    small = bench.night("small", SMALL, SMALL // 10, min(options.items, 1000), upto="gate")
-    large = {
-        "split": bench.night(
-            "split", options.events, max(options.events // 50, 10), options.items, upto="validate"
-        ),
-        "export": bench.night("export", 10 * options.users, options.users, options.items, upto="gate"),
-    }
+    items = min(options.items, 1000)
+    small = bench.night("small", events=SMALL, users=SMALL // 10, items=items, upto="gate")
     sizes = {
         "split": {"events": options.events, "users": max(options.events // 50, 10), "items": options.items},
         "export": {"events": 10 * options.users, "users": options.users, "items": options.items},
     }
+    large = {task: bench.night(task, **sizes[task], upto=TASKS[TASKS.index(task) - 1]) for task in MEASURED}
     report: Report = {"machine": machine(), "date": datetime.now(UTC).date().isoformat(), "tasks": {}}
     for task in MEASURED:
         report["tasks"][task] = {
@@ -116,10 +116,10 @@ class Bench:
     def __init__(self, work: Path, repeats: int) -> None:
         self.work, self.repeats, self._number = work, repeats, 0
 
-    def night(self, name: str, number: int, users: int, items: int, *, upto: str) -> RunStore:
+    def night(self, name: str, *, events: int, users: int, items: int, upto: str) -> RunStore:
         """A run on made-up interactions, up to a task; its weights have learnt next to nothing."""
         file = self.work / f"{name}.parquet"
-        events.write(file, number, users, items)
+        write_events(file, events, users, items)
         settings = {
             "source": str(file),
             "store": f"{self.work}/runs",
@@ -145,8 +145,9 @@ class Bench:
         store = self._again("split", self._run("small"), {"ray.workers": workers})
         client = JobSubmissionClient(nodes.address)
         started = time.perf_counter()
-        script = str(HERE / "slow_parts.py")
-        job = client.submit_job(entrypoint=f"python {script} {store.root} {PARTS} {seconds}")
+        job = f"slow-{self._number}"
+        command = ["python", str(HERE / "slow_parts.py"), store.root, str(PARTS), str(seconds)]
+        jobs.submit(client, job, command, MINUTES)
         while not client.get_job_status(job).is_terminal():
             time.sleep(0.2)
         took = time.perf_counter() - started

@@ -36,8 +36,10 @@ WORKER = re.compile(r"^\x1b\[\d+m\(.*? pid=\d+.*?\)\x1b\[0m ?")
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
+NOBODY_YET = "No available agent"
+"""What the job server says of a cluster that has just been started."""
+
 SECONDS_BETWEEN_TRIES = 5.0
-"""Where the job server takes none: a cluster that has just been started has nobody yet who would run it."""
 
 SECONDS_OF_SILENCE = 60.0
 """After which the server is asked anew: nothing else would tell that it has gone."""
@@ -106,30 +108,53 @@ def _started(client: JobSubmissionClient, shards: Shards, minutes: float) -> str
             return str(job)
     job = next(job for number in itertools.count(1) if (job := f"{name}-{number}") not in before)
     shards.forget_failure()
+    submit(client, job, command, minutes, metadata={"run": shards.store.uri, "task": shards.task})
+    return job
+
+
+def submit(
+    client: JobSubmissionClient,
+    job: str,
+    command: list[str],
+    minutes: float,
+    *,
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Start a job, unless it was started by another try; a server that has nobody yet to run it is asked again.
+
+    Args:
+        minutes: how long it is asked.
+
+    Raises:
+        OSError: it does not take the job, or has nobody to run it in time.
+    """
     deadline = time.monotonic() + 60 * minutes
     while True:
         try:
-            client.submit_job(
-                entrypoint=shlex.join(command),
-                submission_id=job,
-                metadata={"run": shards.store.uri, "task": shards.task},
-            )
+            client.submit_job(entrypoint=shlex.join(command), submission_id=job, metadata=metadata)
         except RuntimeError as error:
-            if job in {each.submission_id for each in client.list_jobs()}:
-                log.info("%s: another try has just started job %s", shards.task, job)
-                return job
             said = str(error).strip().rpartition("\n")[2]
-            if "status code 5" not in said:
-                raise OSError(f"{shards.task}: {job}: the cluster does not take it: {said}") from error
+            if _is_there(client, job):
+                log.info("job %s was just started by another try", job)
+                return
+            if NOBODY_YET not in said:
+                raise OSError(f"job {job}: the cluster does not take it: {said}") from error
             if time.monotonic() > deadline:
                 raise OSError(
-                    f"{shards.task}: the cluster takes no job, for ray.wait_minutes={minutes:g}: {said}"
+                    f"job {job}: the cluster has not taken it within ray.wait_minutes={minutes:g}: {said}"
                 ) from error
-            log.info("%s: the cluster takes no job yet, trying again: %s", shards.task, said)
+            log.info("job %s: the cluster does not take it yet, trying again: %s", job, said)
             time.sleep(SECONDS_BETWEEN_TRIES)
         else:
-            log.info("%s: job %s was started", shards.task, job)
-            return job
+            log.info("job %s was started", job)
+            return
+
+
+def _is_there(client: JobSubmissionClient, job: str) -> bool:
+    try:
+        return job in {each.submission_id for each in client.list_jobs()}
+    except RuntimeError as error:
+        raise OSError(f"job {job}: whether the cluster has it can't be told: {error}") from error
 
 
 def _wait_until_it_runs(client: JobSubmissionClient, job: str, minutes: float) -> None:

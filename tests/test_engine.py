@@ -37,15 +37,21 @@ def test_an_address_is_that_of_a_job_server(address: str) -> None:
         from_names({"engine": "ray", "ray.address": address})
 
 
-def test_parts_are_removed_when_the_task_has_ended_well(tmp_path: Path) -> None:
-    store, settings = RunStore(str(tmp_path / "run")), from_names(BY_RAY)
-    parts: list[Shards] = []
+def fails_with(parts: list[Shards]) -> Work:
+    """Work whose cluster has made all parts, and which fails then."""
 
     def fails(cluster: Cluster | None, folder: Path) -> Summary:
         assert cluster
         parts.append(cluster.shards)
         cluster.shards.finish(0)
         raise OSError("later")
+
+    return fails
+
+
+def test_parts_are_removed_when_the_task_has_ended_well(tmp_path: Path) -> None:
+    store, settings = RunStore(str(tmp_path / "run")), from_names(BY_RAY)
+    parts: list[Shards] = []
 
     def works(cluster: Cluster | None, folder: Path) -> Summary:
         assert cluster
@@ -56,7 +62,7 @@ def test_parts_are_removed_when_the_task_has_ended_well(tmp_path: Path) -> None:
         return engine.once(store, settings, "split", work, reads=[], hangs_on=hangs_on)
 
     with pytest.raises(OSError, match="later"):
-        once(fails)
+        once(fails_with(parts))
     assert parts[0].finished()
     assert once(works) == {"parts": 0}
     assert parts[0].finished() is None
@@ -65,15 +71,11 @@ def test_parts_are_removed_when_the_task_has_ended_well(tmp_path: Path) -> None:
 def test_parts_hang_on_what_the_result_hangs_on_and_on_more(tmp_path: Path) -> None:
     store, settings = RunStore(str(tmp_path / "run")), from_names(BY_RAY)
     found: list[Shards] = []
-
-    def fails(cluster: Cluster | None, folder: Path) -> Summary:
-        assert cluster
-        found.append(cluster.shards)
-        raise OSError("later")
-
     for hangs_on, more in (({}, None), ({}, {}), ({"a": 1}, None), ({}, {"a": 1}), ({}, {"a": 2})):
         with pytest.raises(OSError, match="later"):
-            engine.once(store, settings, "split", fails, reads=[], hangs_on=hangs_on, parts_hang_on=more)
+            engine.once(
+                store, settings, "split", fails_with(found), reads=[], hangs_on=hangs_on, parts_hang_on=more
+            )
     assert found[0] == found[1]
     assert len({each.fingerprint for each in found}) == 3
 

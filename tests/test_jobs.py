@@ -1,0 +1,63 @@
+"""A job is given to a cluster once, and no longer than one has time for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sasrec_tasks import jobs
+
+NOT_YET = RuntimeError(
+    "Request failed with status code 500: No available agent to submit job, please try again later.."
+)
+REFUSED = RuntimeError("Request failed with status code 403: Forbidden.")
+
+
+class Server:
+    """Answers each submission in turn with an error, or takes it."""
+
+    def __init__(self, *answers: RuntimeError | None, jobs: tuple[str, ...] = ()) -> None:
+        self.answers, self.jobs, self.taken = list(answers), list(jobs), list[dict[str, Any]]()
+
+    def submit_job(self, **job: Any) -> None:
+        if answer := self.answers.pop(0):
+            raise answer
+        self.taken.append(job)
+
+    def list_jobs(self) -> list[Any]:
+        return [SimpleNamespace(submission_id=job) for job in self.jobs]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "SECONDS_BETWEEN_TRIES", 0.0)
+
+
+def submit(server: Any, minutes: float = 1.0) -> None:
+    jobs.submit(server, "job-1", ["python", "-m", "a b"], minutes)
+
+
+def test_a_cluster_that_is_just_starting_is_asked_again() -> None:
+    server = Server(NOT_YET, NOT_YET, None)
+    submit(server)
+    (job,) = server.taken
+    assert job["submission_id"] == "job-1"
+    assert job["entrypoint"] == "python -m 'a b'"
+
+
+def test_it_is_not_asked_for_ever() -> None:
+    with pytest.raises(OSError, match=r"within ray\.wait_minutes=0: .*No available agent"):
+        submit(Server(NOT_YET), minutes=0.0)
+
+
+def test_what_asking_again_can_not_help_ends_at_once() -> None:
+    with pytest.raises(OSError, match=r"does not take it: .*403"):
+        submit(Server(REFUSED))
+
+
+def test_a_job_that_another_try_has_started_is_not_started_again() -> None:
+    server = Server(RuntimeError("already exists"), jobs=("job-1",))
+    submit(server)
+    assert not server.taken
