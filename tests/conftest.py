@@ -62,6 +62,17 @@ def _no_places_from_outside() -> None:
         del os.environ[name]
 
 
+@pytest.fixture(autouse=True)
+def _nobody_asked_for_the_log() -> Iterator[None]:
+    """The command line asks for it, and a test of it runs in the same process as others do."""
+    logger = logging.getLogger("sasrec_tasks")
+    handlers = logger.handlers[:]
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.setLevel(logging.NOTSET)
+    logger.handlers[:] = handlers
+
+
 def _chains(users: int = 100, items: int = 60, seed: int = 0, shortest: int = 3) -> pa.Table:
     """An item is mostly followed by one of two, which can be learned; some items are popular."""
     random = np.random.default_rng(seed)

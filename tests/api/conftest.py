@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,6 @@ TINY: dict[str, Any] = {
     "verbose": 0,
     "device": "cpu",
 }
-
-
-@pytest.fixture(autouse=True)
-def _as_in_a_notebook() -> Iterator[None]:
-    """Nobody has asked for the log: a test of the command line, in the same process, may have."""
-    logger = logging.getLogger("sasrec_tasks")
-    level = logger.level
-    logger.setLevel(logging.NOTSET)
-    yield
-    logger.setLevel(level)
 
 
 def _table(rows: Rows) -> pd.DataFrame:

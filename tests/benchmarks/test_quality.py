@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +21,16 @@ QUICK = ["train.epochs=3", "train.hidden_units=8", "train.max_len=10", "evaluate
 
 
 @pytest.fixture
-def call(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def call(place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call a script's `main` on the place's source; the folder of its results."""
 
     def run(module: Any, *arguments: str) -> Path:
         own = ["--source", place.source, "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
-        monkeypatch.setattr(
-            logging.getLogger("sasrec_tasks"), "level", logging.WARNING
-        )  # set back afterwards
         monkeypatch.setattr(sys, "argv", [module.__name__, *own, *arguments])
         module.main()
         return tmp_path / "out"
 
-    log = logging.getLogger("sasrec_tasks")
-    level = log.level
-    yield run
-    log.setLevel(level)  # the scripts show what the tasks log
+    return run
 
 
 @pytest.mark.parametrize(
