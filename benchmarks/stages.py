@@ -208,14 +208,14 @@ def top_k(users: int, items: int, width: int, seen: int, threads: int, repeats: 
     """
     import torch
 
-    from sasrec_tasks.sasrec.scoring import vectors_scorer
+    from sasrec_tasks.sasrec.scoring import ScoresByVectors
     from sasrec_tasks.sasrec.sequences import Sequences
     from sasrec_tasks.sasrec.top_k import top_k as best
 
     torch.set_num_threads(threads)
     random = np.random.default_rng(0)
     of_users, of_items = torch.randn(users, width), torch.randn(items + 1, width)
-    score = vectors_scorer(of_users, of_items)
+    score = ScoresByVectors(of_users, of_items)
     offsets = np.arange(users + 1) * seen
     histories = Sequences.from_offsets(
         offsets,

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sasrec_tasks.sasrec.largest import largest
 from sasrec_tasks.sasrec.metrics import MISS, Ranks
 from sasrec_tasks.sasrec.scoring import Memory, Scorer, candidates, cells, scored_blocks
 from sasrec_tasks.sasrec.sequences import PADDING, HeldOut, Int64, Sequences, row_blocks
 from sasrec_tasks.sasrec.threads import each
-from sasrec_tasks.sasrec.top_k import largest
 
 TILE = 2**17
 """Scores that are compared at once on a CPU: they and what comes of it stay in the cache."""

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sasrec_tasks.sasrec.largest import largest
 from sasrec_tasks.sasrec.sequences import Int64
-from sasrec_tasks.sasrec.top_k import Pick, largest
+from sasrec_tasks.sasrec.top_k import Pick
 
 HELD = 2
 """Tensors of the size of the scores, at most: the scores themselves, and those of the set."""

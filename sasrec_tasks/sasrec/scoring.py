@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sasrec_tasks.sasrec.batches import by_slots
+from sasrec_tasks.sasrec.largest import LEAST_PRODUCTS, largest_products
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.products import dot_products
 from sasrec_tasks.sasrec.sequences import PADDING, Float32, Int64, Sequences, row_blocks
@@ -60,7 +61,7 @@ def encode(model: SASRec, histories: Sequences) -> Tensor:
     return users
 
 
-def model_scorer(model: SASRec, histories: Sequences, among: Int64 | None = None) -> Scorer:
+def model_scorer(model: SASRec, histories: Sequences, among: Int64 | None = None) -> ScoresByVectors:
     """Scores by a model that has read ``histories``; −inf where a history is empty.
 
     Args:
@@ -71,27 +72,54 @@ def model_scorer(model: SASRec, histories: Sequences, among: Int64 | None = None
     items = model.item_vectors(chosen).detach()
     if not (model.is_finite() and torch.isfinite(users).all()):
         raise FloatingPointError("the model's weights are not finite: training has diverged")
-    silent = torch.from_numpy(histories.lengths == 0).to(users.device)
-    by_vectors = vectors_scorer(users, items)
+    return ScoresByVectors(users, items, torch.from_numpy(histories.lengths == 0).to(users.device))
 
-    def score(rows: Int64) -> Tensor:
-        scores = by_vectors(rows)
-        scores[silent[torch.from_numpy(rows).to(users.device)]] = -torch.inf
+
+class ScoresByVectors:
+    """A `Scorer` by dot products, which also finds the best of very many items without holding all scores.
+
+    Args:
+        users: (n, D) float32.
+        items: (num_items + 1, D).
+        silent: (n,) bool, users whose scores are −inf; None is nobody.
+    """
+
+    def __init__(self, users: Tensor, items: Tensor, silent: Tensor | None = None) -> None:
+        self._users, self._items, self._silent = users, items.contiguous(), silent
+        # One memory for all blocks of a thread: to be given a fresh one costs as much time as the matrix product.
+        self._memory = Memory()
+
+    def __call__(self, rows: Int64) -> Tensor:
+        """Scores of all items."""
+        users, silent = self._chosen(rows)
+        scores = dot_products(users, self._items, out=self._memory.rows(users, len(self._items)))
+        scores[silent] = -torch.inf
         return scores
 
-    return score
+    def in_tiles(self, k: int) -> bool:
+        """Whether `best` is worth its while; a GPU's memory is as fast as its products."""
+        return not self._items.is_cuda and len(self._items) >= LEAST_PRODUCTS * k
 
+    def best(self, rows: Int64, seen: Sequences | None, k: int) -> tuple[Tensor, Tensor]:
+        """Scores and indices (B, k) of the best items, best first; −inf where there are fewer.
 
-def vectors_scorer(users: Tensor, items: Tensor) -> Scorer:
-    """Scores by dot products of (users, D) and (num_items + 1, D) float32."""
-    # One memory for all blocks of a thread: to be given a fresh one costs as much time as the matrix product.
-    memory = Memory()
+        Args:
+            rows: `MOST_USERS` or fewer.
+            seen: as of `candidates`.
+        """
+        users, silent = self._chosen(rows)
+        at, items = torch.arange(len(rows)), torch.full((len(rows),), PADDING)
+        if seen is not None:
+            at_seen, of_seen = cells(seen, users.device)
+            at, items = torch.cat([at, at_seen]), torch.cat([items, of_seen])
+        scores, best = largest_products(users, self._items, (at, items), k)
+        scores[silent] = -torch.inf
+        return scores, best
 
-    def score(rows: Int64) -> Tensor:
-        chosen = users[torch.from_numpy(rows).to(users.device)]
-        return dot_products(chosen, items, out=memory.rows(chosen, len(items)))
-
-    return score
+    def _chosen(self, rows: Int64) -> tuple[Tensor, Tensor]:
+        at = torch.from_numpy(rows).to(self._users.device)
+        silent = at.new_empty(0) if self._silent is None else self._silent[at].nonzero()[:, 0]
+        return self._users[at], silent
 
 
 class Memory(threading.local):

@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sasrec_tasks.sasrec.scoring import Scorer, candidates, scored_blocks
-from sasrec_tasks.sasrec.sequences import Float32, Int64, Sequences
+from sasrec_tasks.sasrec.largest import largest
+from sasrec_tasks.sasrec.scoring import MOST_USERS, Scorer, ScoresByVectors, candidates, scored_blocks
+from sasrec_tasks.sasrec.sequences import Float32, Int64, Sequences, row_blocks
 from sasrec_tasks.sasrec.threads import each
-
-CHUNK = 64
-"""Items that are represented by the best of them in the first pass of `largest`."""
 
 DRAWING = 4
 """Tensors of the size of the scores that `sample_k` holds beside them, at most."""
@@ -46,39 +44,21 @@ def top_k(
     scores = np.full((len(users), k), -np.inf, dtype=np.float32)
     items = np.zeros((len(users), k), dtype=np.int64)
 
+    in_tiles = score.best if not pick and isinstance(score, ScoresByVectors) and score.in_tiles(k) else None
+
     def choose(part: Int64) -> None:
-        found = candidates(score, None if seen is None else seen.select(part), users[part])
-        best, indices = pick(found, users[part]) if pick else largest(found, k)
+        left_out = None if seen is None else seen.select(part)
+        if in_tiles:
+            best, indices = in_tiles(users[part], left_out, k)
+        else:
+            found = candidates(score, left_out, users[part])
+            best, indices = pick(found, users[part]) if pick else largest(found, k)
         scores[part, : best.shape[1]] = best.cpu().numpy()
         items[part, : best.shape[1]] = indices.cpu().numpy()
 
-    each(choose, scored_blocks(score, len(users), held=held))
+    blocks = row_blocks(len(users), MOST_USERS) if in_tiles else scored_blocks(score, len(users), held=held)
+    each(choose, blocks)
     return scores, items
-
-
-def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row, as `torch.topk` finds them, in less time where rows are long.
-
-    The largest of each chunk of a row come first: what is in none of the k chunks that are best by it
-    is behind k others.
-
-    Args:
-        scores: (B, n).
-
-    Returns:
-        (B, min(k, n)), largest first, and their columns.
-    """
-    n = scores.shape[1]
-    in_chunks = n - n % CHUNK
-    if in_chunks < 16 * CHUNK * k:  # too few chunks to leave out
-        return scores.topk(min(k, n), dim=1)
-    best_of_chunk = scores[:, :in_chunks].reshape(len(scores), in_chunks // CHUNK, CHUNK).amax(2)
-    chunks = best_of_chunk.topk(k, dim=1, sorted=False).indices
-    columns = (chunks[..., None] * CHUNK + torch.arange(CHUNK, device=scores.device)).flatten(1)
-    rest = torch.arange(in_chunks, n, device=scores.device).expand(len(scores), -1)
-    columns = torch.cat([columns, rest], 1)
-    best, places = scores.gather(1, columns).topk(k, dim=1)
-    return best, columns.gather(1, places)
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ import torch
 from sasrec_tasks.sasrec.metrics import Ranks
 from sasrec_tasks.sasrec.model import SASRec
 from sasrec_tasks.sasrec.ranking import rank_all, rank_sampled
-from sasrec_tasks.sasrec.scoring import encode, model_scorer, vectors_scorer
+from sasrec_tasks.sasrec.scoring import ScoresByVectors, encode, model_scorer
 from sasrec_tasks.sasrec.sequences import HeldOut, LeaveLastTwoOut
 from sasrec_tasks.sasrec.threads import MOST, each, pool, workers
 from sasrec_tasks.sasrec.top_k import top_k
@@ -121,7 +121,7 @@ def _taken(part: Any, rows: np.ndarray) -> Any:
 
 def test_scores_of_two_threads_are_kept_apart() -> None:
     users, items = torch.randn(200, 8), torch.randn(31, 8)
-    score = vectors_scorer(users, items)
+    score = ScoresByVectors(users, items)
     both = threading.Barrier(2, timeout=60)
 
     def work(rows: np.ndarray) -> torch.Tensor:
