@@ -54,16 +54,36 @@ class Distributed:
         self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Dense ones of a kind in one message; sparse ones each in its own."""
+        """Dense ones of a kind in one message; of sparse ones, which NCCL does not add up, the rows that are there."""
         dense = [each for each in tensors if not each.is_sparse]
         for sparse in (each for each in tensors if each.is_sparse):
-            torch.distributed.all_reduce(sparse)
+            sparse.copy_(self._added_up(sparse.coalesce()))
         for dtype in dict.fromkeys(each.dtype for each in dense):
             some = [each for each in dense if each.dtype == dtype]
             flat = torch.cat([each.reshape(-1) for each in some])
             torch.distributed.all_reduce(flat)
             for each, summed in zip(some, torch.split(flat, [each.numel() for each in some]), strict=True):
                 each.copy_(summed.view_as(each))
+
+    def _added_up(self, sparse: Tensor) -> Tensor:
+        """The sum of all processes' rows (1 sparse dimension), in the order of the processes."""
+        indices, values = sparse.indices(), sparse.values()
+        counts = [int(count) for count in self._all(torch.tensor([len(values)], device=values.device))]
+        missing = max(counts) - len(values)  # messages are of one size
+        padded = (
+            torch.nn.functional.pad(indices, (0, missing)),
+            torch.nn.functional.pad(values, (0, 0, 0, missing)),
+        )
+        of_all = [self._all(each) for each in padded]
+        indices = torch.cat([each[:, :count] for each, count in zip(of_all[0], counts, strict=True)], 1)
+        values = torch.cat([each[:count] for each, count in zip(of_all[1], counts, strict=True)])
+        return torch.sparse_coo_tensor(indices, values, sparse.shape).coalesce()
+
+    def _all(self, tensor: Tensor) -> list[Tensor]:
+        """Each process's own, of the same shape."""
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        torch.distributed.all_gather(found, tensor.contiguous())
+        return found
 
 
 def own(sequences: Sequences, group: Group) -> Int64:

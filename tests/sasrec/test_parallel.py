@@ -111,8 +111,9 @@ def trained(
         (replace(CONFIG, loss="softmax", learning_rate_schedule="cosine"), SIZES),
         (CONFIG, replace(SIZES, num_items=100_000)),  # whose embedding has sparse gradients
         (replace(CONFIG, batch_slots=None, batch_size=2), SIZES),  # some have no rows of a batch
+        (replace(CONFIG, batch_slots=None, batch_size=2), replace(SIZES, num_items=100_000)),
     ],
-    ids=["sampled", "softmax", "many items", "no rows"],
+    ids=["sampled", "softmax", "many items", "no rows", "many items, no rows"],
 )
 def test_they_train_the_model_that_one_trains(config: FitConfig, sizes: SASRecConfig, tmp_path: Path) -> None:
     torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
