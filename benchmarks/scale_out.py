@@ -46,6 +46,9 @@ PARTS = 32
 MINUTES = 5.0
 """Within which the cluster has to take a job."""
 
+OBJECT_STORE = 3 * 2**30
+"""Bytes of each node's, which hold all that is moved."""
+
 SMALL = 10_000
 """Events of the run that has next to nothing to do."""
 
@@ -83,7 +86,7 @@ def main() -> None:
             "workers": {},
         }
     for workers in options.workers:
-        with ray_cluster(workers) as nodes:
+        with ray_cluster(workers, object_store_memory=OBJECT_STORE) as nodes:
             by_ray = {"engine": "ray", "ray.address": nodes.address, "ray.workers": workers}
             for task in MEASURED:
                 report["tasks"][task]["workers"][workers] = bench.seconds(large[task], task, **by_ray)
@@ -149,6 +152,8 @@ class Bench:
         command = ["python", str(HERE / "slow_parts.py"), store.root, str(PARTS), str(seconds)]
         jobs.submit(client, job, command, MINUTES)
         while not client.get_job_status(job).is_terminal():
+            if time.perf_counter() - started > 60 * MINUTES:
+                raise RuntimeError(f"{job}: has not ended within {MINUTES:g} minutes")
             time.sleep(0.2)
         took = time.perf_counter() - started
         if client.get_job_status(job) != "SUCCEEDED":

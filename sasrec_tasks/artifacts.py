@@ -190,6 +190,11 @@ class RunStore:
         self._checked.add((task, marker.digest))
         return folder
 
+    def trust(self, task: str) -> None:
+        """Have `folder` look at the sizes of a finished task's local files alone: another process has read them all."""
+        if self.is_local and (marker := self.marker(task)):
+            self._checked.add((task, marker.digest))
+
     def read_json(self, task: str, name: str) -> Any:
         """A JSON file of a finished task."""
         return json.loads((self.folder(task) / name).read_text(encoding="utf-8"))

@@ -424,7 +424,7 @@ class Metrics(Group):
 
 
 class Ray(Group):
-    """The Ray cluster on which split, train, evaluate and export compute, if `engine` is ray."""
+    """The Ray cluster on which split, train, refit, evaluate and export compute, if `engine` is ray."""
 
     address: str | None = Field(
         default=None, pattern=r"^https?://[^/@?#]+$", title="Address", json_schema_extra=OPERATOR_ONLY
@@ -481,7 +481,7 @@ class Settings(Group):
     before `as_of`; a run of the command line has none."""
 
     engine: Literal["local", "ray"] = Field(default="local", title="Engine", json_schema_extra=OPERATOR_ONLY)
-    """Where split, train, evaluate and export compute: on the task's own machine, or on a Ray cluster."""
+    """Where split, train, refit, evaluate and export compute: on the task's own machine, or on a Ray cluster."""
 
     ingest: Ingest = Ingest()
     validate_: Validate = Field(default=Validate(), alias="validate")

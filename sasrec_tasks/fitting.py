@@ -161,7 +161,7 @@ def fitted_by(cluster: Cluster, model: SASRec) -> FitResult:
     told = cluster.made()
     model.load_state_dict(safetensors.torch.load(cluster.shards.read_bytes(WEIGHTS)))
     history = tuple(Epoch(**epoch) for epoch in told.pop("history"))
-    told.pop("parts")
+    told = {name: value for name, value in told.items() if name not in ("parts", "named")}
     return FitResult(history=history, **told)
 
 
@@ -169,7 +169,7 @@ def hand_over(shards: Shards, model: SASRec, result: FitResult) -> None:
     """Leave what `fitted_by` takes."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     shards.write_bytes(WEIGHTS, safetensors.torch.save(state))
-    shards.finish(0, **asdict(result))
+    shards.finish(0, named=[WEIGHTS], **asdict(result))
 
 
 def _measured(epoch: Epoch, config: FitConfig) -> str:

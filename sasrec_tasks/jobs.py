@@ -13,8 +13,9 @@ import logging
 import re
 import shlex
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from sasrec_tasks import __version__
 from sasrec_tasks.config import Settings
@@ -42,7 +43,7 @@ NOBODY_YET = "No available agent"
 SECONDS_BETWEEN_TRIES = 5.0
 
 SECONDS_OF_SILENCE = 60.0
-"""After which the server is asked anew: nothing else would tell that it has gone."""
+"""For which the server is waited for; where it says nothing of a job, it is asked anew."""
 
 
 def done(shards: Shards, settings: Settings) -> None:
@@ -58,10 +59,13 @@ def done(shards: Shards, settings: Settings) -> None:
         log.info("%s: the cluster has done its work before: %s", shards.task, shards.uri)
         return
     client = _client(settings)
-    job = _started(client, shards, settings.ray.wait_minutes)
+    minutes = settings.ray.wait_minutes
+    job, was_started = _job_of(client, shards)
     try:
-        _wait_until_it_runs(client, job, settings.ray.wait_minutes)
-        asyncio.run(_follow(client, job, settings.ray.wait_minutes))
+        if not was_started:
+            _start(client, job, shards, minutes)
+        _wait_until_it_runs(client, job, minutes)
+        asyncio.run(_follow(client, job, minutes))
     except Exception:
         raise  # it goes on: the next try finds it
     except BaseException:  # the task is to end
@@ -73,7 +77,8 @@ def done(shards: Shards, settings: Settings) -> None:
         return
     if failure := shards.failure():
         raise failure
-    info = client.get_job_info(job)
+    with _answering(job):
+        info = client.get_job_info(job)
     raise OSError(f"{shards.task}: job {job} of {settings.ray.address}: {info.status}: {info.message}")
 
 
@@ -84,32 +89,51 @@ def _client(settings: Settings) -> JobSubmissionClient:
         raise BadSettings(f"engine='ray': {needs('ray')}") from error
     # (it tells of each connection that ends)
     logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
+
+    class Client(JobSubmissionClient):  # type: ignore[misc]
+        """Ray's waits for an answer without a limit."""
+
+        def _do_request(self, *arguments: Any, **more: Any) -> Any:
+            return super()._do_request(*arguments, **{"timeout": SECONDS_OF_SILENCE, **more})
+
     try:
-        return JobSubmissionClient(settings.ray.address)
-    except (ConnectionError, RuntimeError) as error:
+        return Client(settings.ray.address)
+    except (OSError, RuntimeError) as error:
         raise OSError(
             f"ray.address={settings.ray.address!r}: no job server answers there: {error}"
         ) from error
 
 
-def _started(client: JobSubmissionClient, shards: Shards, minutes: float) -> str:
-    """Id of the job: of one that is at work for these parts, or of a new one."""
+@contextmanager
+def _answering(job: str) -> Iterator[None]:
+    """While the server is asked: what it can't tell is an OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"job {job}: the cluster does not answer as it should: {error}") from error
+
+
+def _job_of(client: JobSubmissionClient, shards: Shards) -> tuple[str, bool]:
+    """Id of the job, and whether it is at work for these parts already; else it is to be started."""
     hangs_on = f"{shards.uri} {shards.fingerprint}"
     name = f"sasrec-{shards.task}-{hashlib.sha256(hangs_on.encode()).hexdigest()[:16]}"
+    with _answering(name):
+        before = {job.submission_id: job.status for job in client.list_jobs()}
+    for job, status in before.items():
+        if job and job.startswith(f"{name}-") and not status.is_terminal():
+            log.info("%s: job %s was started before, and is at work", shards.task, job)
+            return job, True
+    return next(job for number in itertools.count(1) if (job := f"{name}-{number}") not in before), False
+
+
+def _start(client: JobSubmissionClient, job: str, shards: Shards, minutes: float) -> None:
     run = (
         shards.store.root if shards.store.is_local else shards.store.uri
     )  # elsewhere, a relative path is another
     told = [run, shards.task, shards.fingerprint, __version__]
     command = ["python", "-m", "sasrec_tasks.on_ray", *told]
-    before = {job.submission_id: job.status for job in client.list_jobs()}
-    for job, status in before.items():
-        if job and job.startswith(f"{name}-") and not status.is_terminal():
-            log.info("%s: job %s was started before, and is at work", shards.task, job)
-            return str(job)
-    job = next(job for number in itertools.count(1) if (job := f"{name}-{number}") not in before)
     shards.forget_failure()
     submit(client, job, command, minutes, metadata={"run": shards.store.uri, "task": shards.task})
-    return job
 
 
 def submit(
@@ -151,19 +175,25 @@ def submit(
 
 
 def _is_there(client: JobSubmissionClient, job: str) -> bool:
-    try:
+    with _answering(job):
         return job in {each.submission_id for each in client.list_jobs()}
-    except RuntimeError as error:
-        raise OSError(f"job {job}: whether the cluster has it can't be told: {error}") from error
 
 
 def _wait_until_it_runs(client: JobSubmissionClient, job: str, minutes: float) -> None:
     deadline = time.monotonic() + 60 * minutes
-    while (info := client.get_job_info(job)).status == "PENDING":
+    while True:
+        try:
+            info = client.get_job_info(job)
+            if info.status != "PENDING":
+                return
+            said = info.message
+        except (OSError, RuntimeError) as error:
+            said = str(error)
         if time.monotonic() > deadline:
-            client.stop_job(job)
+            with suppress(OSError, RuntimeError):
+                client.stop_job(job)
             raise OSError(
-                f"job {job} has not started within ray.wait_minutes={minutes:g}: the cluster says {info.message!r}"
+                f"job {job} has not started within ray.wait_minutes={minutes:g}: the cluster says {said!r}"
             )
         time.sleep(SECONDS_BETWEEN_LOOKS)
 

@@ -7,7 +7,7 @@ nothing of it is there twice. They are removed when the task has put its own fil
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -74,23 +74,36 @@ class Shards:
         with self.store.fs.open(self._place(name), "rb") as file:
             return pq.read_table(file)
 
-    def finish(self, parts: int, **told: Any) -> None:
+    def finish(self, parts: int, *, named: Sequence[str] = (), **told: Any) -> None:
         """Say that all are there.
+
+        Args:
+            parts: those with the numbers 0…parts − 1.
+            named: further files.
 
         Raises:
             OSError: one is not: a user was forgotten meanwhile.
         """
-        if gone := [number for number in range(parts) if not self.has(number)]:
-            raise OSError(f"{self.uri}: {len(gone)} of {parts} parts were removed meanwhile: try again")
-        content = json.dumps({"parts": parts, **told}).encode()
-        files.replace(self.store.fs, f"{self.folder}/{MARKER}", content)
+        said = {"parts": parts, "named": list(named), **told}
+        if gone := self._missing(said):
+            raise OSError(f"{self.uri}: {len(gone)} parts were removed meanwhile: try again")
+        files.replace(self.store.fs, f"{self.folder}/{MARKER}", json.dumps(said).encode())
 
     def finished(self) -> Told | None:
-        """What was said when all were there: how many (`parts`), and what else was told; None while some are not."""
+        """What was said when all were there: how many (`parts`), and what else was told; None while some are not, or
+        not any more."""
         with suppress(FileNotFoundError):
             told: Told = json.loads(self.store.fs.cat_file(f"{self.folder}/{MARKER}"))
-            return told
+            return None if self._missing(told) else told
         return None
+
+    def _missing(self, told: Told) -> list[str]:
+        fs, there = self.store.fs, set[str]()
+        with suppress(FileNotFoundError):
+            fs.invalidate_cache()
+            there = {place.rpartition("/")[2] for place in fs.ls(self.folder, detail=False)}
+        wanted = [*map(_file_name, range(told["parts"])), *told["named"]]
+        return [name for name in wanted if name not in there]
 
     def fail(self, error: Exception) -> None:
         """Leave word of why they can't be made."""
@@ -130,6 +143,8 @@ class Shards:
             fs.invalidate_cache()
             for place in fs.ls(above, detail=False):
                 if place.rstrip("/").rpartition("/")[2].startswith(f"{self.task}-"):
+                    with suppress(FileNotFoundError):  # first: what is half removed is not finished
+                        fs.rm_file(f"{place.rstrip('/')}/{MARKER}")
                     fs.rm(place, recursive=True)
             fs.invalidate_cache()
             if all(
@@ -138,6 +153,8 @@ class Shards:
                 fs.rm(above, recursive=True)
 
     def _place(self, name: int | str) -> str:
-        return (
-            f"{self.folder}/{name:06d}.parquet" if isinstance(name, int) else f"{self.folder}/{name}.parquet"
-        )
+        return f"{self.folder}/{_file_name(name)}"
+
+
+def _file_name(name: int | str) -> str:
+    return f"{name:06d}.parquet" if isinstance(name, int) else f"{name}.parquet"

@@ -7,11 +7,13 @@ broken.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import duckdb
 
 from sasrec_tasks.config import Split
 from sasrec_tasks.contents import ROWS_AT_ONCE
+from sasrec_tasks.errors import BadSettings
 from sasrec_tasks.repeats import Columns, Repeats
 
 CATALOGUE = """
@@ -38,6 +40,22 @@ SELECT users.index AS user, items.index AS item, OUTCOME::FLOAT AS outcome, TIME
 FROM valid JOIN items USING (ITEM_ID) JOIN users USING (USER_ID)
 ORDER BY users.index, TIMESTAMP, row
 """
+
+
+@contextmanager
+def within_limit(settings: Split) -> Iterator[None]:
+    """While events are sorted.
+
+    Raises:
+        BadSettings: `split.memory_limit` is too low.
+    """
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        said = str(error).partition("\n")[0]
+        raise BadSettings(
+            f"split.memory_limit={settings.memory_limit!r}: too little for this source, raise it ({said})"
+        ) from error
 
 
 def number_users(db: duckdb.DuckDBPyConnection, settings: Split) -> None:

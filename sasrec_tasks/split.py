@@ -98,17 +98,12 @@ def _split(store: RunStore, settings: Settings, folder: Path) -> Summary:
     spill = settings.split.spill_folder
     if spill and not Path(spill).is_dir():
         raise BadSettings(f"split.spill_folder={spill!r}: no such folder: make it, or leave it unset")
-    limit = settings.split.memory_limit
-    try:
-        with scratch.database(
-            spill or folder, memory_limit=limit.replace(" ", ""), preserve_insertion_order=False
-        ) as db:
-            repeats = _write(db, store, settings, folder)
-    except duckdb.OutOfMemoryException as error:
-        said = str(error).partition("\n")[0]
-        raise BadSettings(
-            f"split.memory_limit={limit!r}: too little for this source, raise it ({said})"
-        ) from error
+    limit = settings.split.memory_limit.replace(" ", "")
+    with (
+        sorting.within_limit(settings.split),
+        scratch.database(spill or folder, memory_limit=limit, preserve_insertion_order=False) as db,
+    ):
+        repeats = _write(db, store, settings, folder)
     return _summary(folder, settings, repeats)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sasrec_tasks import jobs
+from sasrec_tasks.artifacts import RunStore
+from sasrec_tasks.naming import from_names
+from sasrec_tasks.shards import Shards
 
 NOT_YET = RuntimeError(
     "Request failed with status code 500: No available agent to submit job, please try again later.."
@@ -61,3 +66,16 @@ def test_a_job_that_another_try_has_started_is_not_started_again() -> None:
     server = Server(RuntimeError("already exists"), jobs=("job-1",))
     submit(server)
     assert not server.taken
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It takes the connection, and says nothing."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'sasrec-tasks[ray]'")
+    monkeypatch.setattr(jobs, "SECONDS_OF_SILENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings = from_names({"engine": "ray", "ray.address": address})
+        with pytest.raises(OSError, match=r"no job server answers there: .*timed out"):
+            jobs.done(Shards(RunStore(str(tmp_path)), "export", "fingerprint"), settings)

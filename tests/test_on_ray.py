@@ -1,22 +1,33 @@
-"""What a job tells of an error."""
+"""What a job tells of an error, and how it shares out work."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from sasrec_tasks.errors import BadData
+from sasrec_tasks.errors import BadData, BadSettings
+from sasrec_tasks.shards import Shards
 
 main = pytest.importorskip(
     "sasrec_tasks.on_ray.__main__", reason="needs Ray: pip install 'sasrec-tasks[ray]'"
 )
 
 
-class RayTaskError(Exception):
-    """Ray's has what was raised as `cause`."""
+def of_task(cause: Exception) -> Exception:
+    """As Ray raises what a task or an actor's method has raised."""
+    from ray.exceptions import RayTaskError
 
-    def __init__(self, cause: Exception) -> None:
-        super().__init__("a traceback as text")
-        self.cause = cause
+    raised: Exception = RayTaskError("work", "a traceback as text", cause).as_instanceof_cause()
+    return raised
+
+
+def of_workers(cause: Exception) -> Exception:
+    """As Ray Train raises what its workers have raised."""
+    from ray.train import WorkerGroupError
+
+    raised: Exception = WorkerGroupError("a traceback as text", {0: cause})
+    return raised
 
 
 def from_(error: Exception, other: Exception) -> Exception:
@@ -28,10 +39,11 @@ def from_(error: Exception, other: Exception) -> Exception:
     ("raised", "told"),
     [
         (OSError("the disk"), "the disk"),
-        (RayTaskError(OSError("the disk")), "the disk"),
+        (of_task(OSError("the disk")), "the disk"),
+        (of_workers(of_task(OSError("the disk"))), "the disk"),
         (from_(OSError("why, and what to do"), KeyError("bare")), "why, and what to do"),
-        (RayTaskError(from_(OSError("why, and what to do"), KeyError("bare"))), "why, and what to do"),
-        (RayTaskError(from_(RuntimeError("a step"), BadData("the rows"))), "the rows"),
+        (of_task(from_(OSError("why, and what to do"), KeyError("bare"))), "why, and what to do"),
+        (of_task(from_(RuntimeError("a step"), BadData("the rows"))), "the rows"),
     ],
 )
 def test_what_the_work_has_raised_is_told(raised: Exception, told: str) -> None:
@@ -41,3 +53,29 @@ def test_what_the_work_has_raised_is_told(raised: Exception, told: str) -> None:
 def test_an_error_that_hangs_on_itself_is_told() -> None:
     error = OSError("again")
     assert main.cause(from_(error, error)) is error
+
+
+def test_what_a_worker_can_not_load_is_told_as_it_is(place: Any) -> None:
+    """Ray tells only that the actor has died."""
+    from sasrec_tasks.on_ray import parts
+
+    store = place.run("run", upto="ingest")
+
+    def maker(shards: Shards, settings: Any) -> Any:
+        raise BadSettings("train.device='cuda': no GPU")
+
+    with pytest.raises(BadSettings):
+        parts._Actor(maker, store.uri, "export", "fingerprint")
+    failure = Shards(store, "export", "fingerprint").failure()
+    assert isinstance(failure, BadSettings)
+    assert str(failure) == "train.device='cuda': no GPU"
+
+
+@pytest.mark.parametrize("users", [1, 943, 10**6, 10**9])
+@pytest.mark.parametrize("items", [1, 1682, 10**6, 10**8, 10**12])
+def test_a_part_is_neither_all_nor_more_than_some_minutes(users: int, items: int) -> None:
+    from sasrec_tasks.on_ray import parts
+
+    size = parts.users_of_part(users, items)
+    assert 1 <= size <= max(1, -(-users // parts.PARTS))
+    assert size == 1 or size * items <= parts.MOST_SCORES

@@ -27,7 +27,7 @@ def test_parts_come_in_their_order_when_all_are_said_to_be_there(shards: Shards)
     with pytest.raises(OSError, match="has not finished"):
         list(shards.all())
     shards.finish(3, repeats=7)
-    assert shards.finished() == {"parts": 3, "repeats": 7}
+    assert shards.finished() == {"parts": 3, "named": [], "repeats": 7}
     assert [each["number"].to_pylist() for each in shards.all()] == [[0], [1], [2]]
 
 
@@ -38,6 +38,25 @@ def test_a_part_that_is_made_twice_is_there_once(shards: Shards) -> None:
     assert shards.has(0)
     shards.finish(1)
     assert [each["number"].to_pylist() for each in shards.all()] == [[5]]
+
+
+@pytest.mark.parametrize("gone", ["000001.parquet", "names.parquet"])
+def test_what_was_finished_is_not_any_more_when_a_file_is_gone(shards: Shards, gone: str) -> None:
+    """As where a user was forgotten while a job was at work."""
+    for name in (0, 1, "names"):
+        shards.write(name, part(7))
+    shards.finish(2, named=["names.parquet"])
+    assert shards.finished()
+    shards.store.fs.rm_file(f"{shards.folder}/{gone}")
+    assert shards.finished() is None
+    with pytest.raises(OSError, match="1 parts were removed meanwhile: try again"):
+        shards.finish(2, named=["names.parquet"])
+
+
+def test_no_parts_are_all_there(shards: Shards) -> None:
+    shards.finish(0)
+    assert shards.finished() == {"parts": 0, "named": []}
+    assert list(shards.all()) == []
 
 
 def test_parts_of_other_inputs_are_others(shards: Shards) -> None:

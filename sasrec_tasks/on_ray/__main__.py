@@ -38,8 +38,10 @@ def main(run: str, task: str, fingerprint: str, version: str) -> int:
             importlib.import_module(f"sasrec_tasks.on_ray.{task}").run(parts, settings)
     except Exception as raised:
         log.exception("%s: failed", task)
-        error = cause(raised)
-        parts.fail(error)
+        told = parts.failure()  # by a worker, that it may not have reached this process
+        error = told or cause(raised)
+        if not told:
+            parts.fail(error)
         return errors.exit_status(error)
     return 0
 
@@ -50,12 +52,20 @@ def cause(error: Exception) -> Exception:
     found: BaseException | None = error
     while found is not None and found not in chain:
         chain.append(found)
-        found = getattr(found, "cause", None) or found.__cause__
+        of_workers = next(iter(getattr(found, "worker_failures", {}).values()), None)
+        found = getattr(found, "cause", None) or of_workers or found.__cause__
     raised = [each for each in chain if isinstance(each, Exception)]
     for each in raised:
         if isinstance(each, errors.RetryCannotHelp):
             return each
-    wrapped = ("RayTaskError", "RayActorError", "TrainingFailedError", "UserCodeException", "ControllerError")
+    wrapped = (
+        "RayTaskError",
+        "RayActorError",
+        "ActorDiedError",
+        "UserCodeException",
+        "WorkerGroupError",
+        "ControllerError",
+    )
     return next((each for each in raised if not type(each).__name__.startswith(wrapped)), error)
 
 

@@ -6,13 +6,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
 import ray.data
 from pydantic import ByteSize, TypeAdapter
+from ray.autoscaler.sdk import request_resources
 
 from sasrec_tasks import config
 
@@ -28,30 +29,50 @@ SECONDS_BETWEEN_LOOKS = 5.0
 def joined(settings: config.Ray) -> Iterator[None]:
     """Be of the cluster that this job runs on, while it has a node with what a worker needs.
 
-    Ray waits for one without a limit. Here the job fails, or ends, when there has been none for `ray.wait_minutes`.
+    Ray waits for one without a limit. Here the job fails, or ends, when there has been none for `ray.wait_minutes`. A
+    cluster that grows when it is asked is asked for one.
 
     Raises:
         OSError: there is none from the beginning.
     """
     ray.init(address="auto", log_to_driver=True, logging_level=logging.WARNING)
     needed, seconds = resources(settings), 60 * settings.wait_minutes
-    deadline = time.monotonic() + seconds
-    while not _has_room(needed):
-        if time.monotonic() > deadline:
-            raise OSError(_lacks(needed, settings))
-        log.info("waiting for a node with %s", _told(needed))
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+    if not _has_room(needed):
+        _wait_for_room(needed, settings)
+    with watched(seconds, lambda: _has_room(needed), lambda: _lacks(needed, settings)):
+        yield
+
+
+def _wait_for_room(needed: dict[str, float], settings: config.Ray) -> None:
+    deadline = time.monotonic() + 60 * settings.wait_minutes
+    request_resources(bundles=[needed])
+    try:
+        while not _has_room(needed):
+            if time.monotonic() > deadline:
+                raise OSError(_lacks(needed, settings))
+            log.info("waiting for a node with %s", told(needed))
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    finally:
+        request_resources(bundles=[])  # from now on, what is at work tells what it needs
+
+
+@contextmanager
+def watched(seconds: float, is_well: Callable[[], bool], what_is_wrong: Callable[[], str]) -> Iterator[None]:
+    """End this process where all is not well for so long: its main thread is within Ray, which waits on."""
     over = threading.Event()
 
     def look() -> None:
-        had_room = time.monotonic()
+        was_well = time.monotonic()
         while not over.wait(SECONDS_BETWEEN_LOOKS):
-            if _has_room(needed):
-                had_room = time.monotonic()
-            elif time.monotonic() - had_room > seconds:
-                log.error("%s", _lacks(needed, settings))
+            with suppress(Exception):  # a head that does not answer is not well either
+                if is_well():
+                    was_well = time.monotonic()
+                    continue
+            if time.monotonic() - was_well > seconds:
+                with suppress(Exception):
+                    log.error("%s", what_is_wrong())
                 logging.shutdown()
-                os._exit(GONE)  # the main thread is within Ray
+                os._exit(GONE)
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()
@@ -63,8 +84,7 @@ def joined(settings: config.Ray) -> Iterator[None]:
 
 
 def limit_data(settings: config.Ray) -> None:
-    """Have Ray Data use so many workers, and fail where nothing comes of their work for `ray.wait_minutes` (but for
-    moving rows between nodes)."""
+    """Have Ray Data use so many workers, and fail where nothing comes of their work for `ray.wait_minutes`."""
     context = ray.data.DataContext.get_current()
     context.execution_options.resource_limits = ray.data.ExecutionResources(
         cpu=settings.workers * settings.cpus_per_worker
@@ -100,8 +120,8 @@ def _has_room(needed: dict[str, float]) -> bool:
 
 def _lacks(needed: dict[str, float], settings: config.Ray) -> str:
     return (
-        f"no node of the cluster has what one worker needs ({_told(needed)}), for ray.wait_minutes="
-        f"{settings.wait_minutes:g}: it has {_told(ray.cluster_resources())} in all: add nodes, or lower "
+        f"no node of the cluster has what one worker needs ({told(needed)}), for ray.wait_minutes="
+        f"{settings.wait_minutes:g}: it has {told(ray.cluster_resources())} in all: add nodes, or lower "
         "ray.cpus_per_worker, ray.gpus_per_worker or ray.memory_per_worker"
     )
 
@@ -110,8 +130,9 @@ def _holds(has: dict[str, float], needed: dict[str, float]) -> bool:
     return all(has.get(name, 0.0) >= amount for name, amount in needed.items())
 
 
-def _told(amounts: dict[str, float]) -> str:
-    told = [f"{name} {amounts[name]:g}" for name in ("CPU", "GPU") if name in amounts]
+def told(amounts: dict[str, float]) -> str:
+    """Resources as they are read."""
+    parts = [f"{name} {amounts[name]:g}" for name in ("CPU", "GPU") if name in amounts]
     if memory := amounts.get("memory"):
-        told.append(f"memory {memory / 1e9:.1f} GB")
-    return ", ".join(told) or "nothing"
+        parts.append(f"memory {memory / 1e9:.1f} GB")
+    return ", ".join(parts) or "nothing"

@@ -13,8 +13,9 @@ from sasrec_tasks.shards import Shards
 
 def run(shards: Shards, settings: Settings) -> None:
     """Leave ranks and top ten of every test user."""
-    users = len(test_users(contents.interactions(shards.store, settings), settings))
-    parts.make_all(ranges(users, parts.users_of_part(users)), _maker, shards, settings)
+    data = contents.interactions(shards.store, settings)
+    users = len(test_users(data, settings))
+    parts.make_all(ranges(users, parts.users_of_part(users, data.num_items)), _maker, shards, settings)
 
 
 def _maker(shards: Shards, settings: Settings) -> parts.Make:

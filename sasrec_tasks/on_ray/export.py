@@ -15,7 +15,7 @@ from sasrec_tasks.tables.protocol import RECOMMENDATIONS
 def run(shards: Shards, settings: Settings) -> None:
     """Leave the rows."""
     rows = Rows(shards.store, settings)
-    users = rows.parts(parts.users_of_part(len(rows.data.events)))
+    users = rows.parts(parts.users_of_part(len(rows.data.events), len(rows.among)))
     parts.make_all(users, _maker, shards, settings)
 
 

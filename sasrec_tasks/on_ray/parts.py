@@ -16,6 +16,7 @@ import ray.data
 
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings
+from sasrec_tasks.errors import RetryCannotHelp
 from sasrec_tasks.on_ray import cluster
 from sasrec_tasks.progress import bar
 from sasrec_tasks.shards import Shards
@@ -25,8 +26,9 @@ log = logging.getLogger(__name__)
 PARTS = 32
 """At least, where there are enough users: little is lost with a worker, and none is waited for long."""
 
-MOST_USERS = 65_536
-"""Of a part."""
+MOST_USERS, MOST_SCORES = 65_536, 2**36
+"""Of a part; so many scores take two cores a minute or so. Where a part takes longer than `ray.wait_minutes`, it looks
+as if nothing came of it."""
 
 Make = Callable[[range], pa.Table]
 """Users → their part."""
@@ -39,7 +41,12 @@ Maker = Callable[[Shards, Settings], Make]
 class _Actor:
     def __init__(self, maker: Maker, run: str, task: str, fingerprint: str) -> None:
         self._shards = Shards(RunStore(run), task, fingerprint)
-        self._make = maker(self._shards, self._shards.store.settings())
+        self._shards.store.trust("split")  # the job has read it all
+        try:
+            self._make = maker(self._shards, self._shards.store.settings())
+        except RetryCannotHelp as error:  # Ray tells only that the actor has died
+            self._shards.fail(error)
+            raise
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if not self._shards.has(row["number"]):
@@ -47,9 +54,9 @@ class _Actor:
         return row | {"node": ray.get_runtime_context().get_node_id()}
 
 
-def users_of_part(users: int) -> int:
-    """How many users a part has, of so many in all."""
-    return max(1, min(MOST_USERS, -(-users // PARTS)))
+def users_of_part(users: int, items: int) -> int:
+    """How many users a part has, of so many in all and so many items."""
+    return max(1, min(MOST_USERS, MOST_SCORES // max(items, 1), -(-users // PARTS)))
 
 
 def make_all(parts: list[range], maker: Maker, shards: Shards, settings: Settings) -> None:

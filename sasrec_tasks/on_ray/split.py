@@ -90,13 +90,14 @@ def run(shards: Shards, settings: Settings) -> None:
             **options,
         )
     )
-    repeats = 0
-    for row in done.iter_rows():
-        repeats += row["repeats"]
-    for number in range(len(bounds) + 1):
-        if not shards.has(number):  # the ids above the last one that was looked at are all rejected
-            shards.write(number, _by_user(NOBODY, []))
-    shards.finish(len(bounds) + 1, repeats=repeats)
+    repeats = {row["range"]: row["repeats"] for row in done.iter_rows()}
+    for number in set(range(len(bounds) + 1)) - set(
+        repeats
+    ):  # ids between two that were looked at, all rejected
+        shards.write(number, _by_user(NOBODY, []))
+    shards.finish(
+        len(bounds) + 1, named=[f"{ITEMS}.parquet", f"{RANGES}.parquet"], repeats=sum(repeats.values())
+    )
 
 
 def _key(shards: Shards) -> tuple[str, str, str]:
@@ -211,7 +212,10 @@ def _sorted(
     run, task, fingerprint = key
     shards = Shards(RunStore(run), task, fingerprint)
     number = events["range"][0].as_py()
-    with scratch.database(memory_limit=split.memory_limit.replace(" ", ""), threads=threads) as db:
+    with (
+        sorting.within_limit(split),
+        scratch.database(memory_limit=split.memory_limit.replace(" ", ""), threads=threads) as db,
+    ):
         db.register("valid", events)
         db.execute(
             "CREATE TABLE items AS SELECT i::INTEGER AS index, i::INTEGER AS ITEM_ID FROM range(1, $end) t(i)",

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.state import list_actors
 
 from sasrec_tasks import contents, train, warm_start
 from sasrec_tasks.artifacts import RunStore
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 FAILURES = 20
 """Times that workers are started anew: nodes that are given back at short notice are lost often."""
-
 
 SECONDS_BETWEEN_SIZES = 600.0
 """Between looks for nodes that have come: with each, workers begin at the last checkpoint again."""
@@ -57,14 +57,24 @@ def run(shards: Shards, settings: Settings) -> None:
             failure_config=ray.train.FailureConfig(max_failures=FAILURES),
         ),
     )
-    try:
+    shards.store.folder("split")  # it is whole: workers read parts of it
+    with cluster.watched(60 * settings.ray.wait_minutes, _has_workers, lambda: _waits(settings)):
         trainer.fit()
-    except Exception as error:
-        if failure := shards.failure():
-            raise failure from error
-        raise
     if not shards.finished() and (failure := shards.failure()):
         raise failure
+
+
+def _has_workers() -> bool:
+    job = ray.get_runtime_context().get_job_id()
+    of_this_job = [("job_id", "=", job), ("state", "=", "ALIVE"), ("class_name", "=", "RayTrainWorker")]
+    return bool(list_actors(filters=of_this_job, limit=1, raise_on_missing_output=False))
+
+
+def _waits(settings: Settings) -> str:
+    return (
+        f"no worker was at work for ray.wait_minutes={settings.ray.wait_minutes:g}: others hold what it needs "
+        f"({cluster.told(cluster.resources(settings.ray))}): try again when they have ended, or add nodes"
+    )
 
 
 def prepared(shards: Shards, settings: Settings) -> Training:
@@ -76,6 +86,7 @@ def prepared(shards: Shards, settings: Settings) -> Training:
 def _worker(config: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s|%(message)s", stream=sys.stdout, force=True)
     shards = Shards(RunStore(config["run"]), config["task"], config["fingerprint"])
+    shards.store.trust("split")
     store, settings, task = shards.store, shards.store.settings(), shards.task
     group = Distributed()
     if group.rank:

@@ -1,4 +1,5 @@
-"""The largest of very many numbers, exactly: of scores that are there, or of products that are not held at once.
+"""The largest of very many numbers: of scores that are there, or of products that are not held at once. None is missed,
+but that products which differ by their rounding alone may be taken for each other.
 
 Both go in two stages. The largest of each chunk of a row come first: what is in none of the k chunks that are best by
 it is behind k others.
@@ -62,12 +63,20 @@ def largest_products(
     rows, columns = (each[order] for each in left_out)
     chunks = largest(_best_of_chunks(users, items[:in_chunks], rows, columns), k)[1]
     scores = torch.cat([_of_chunks(users, items[:in_chunks], chunks), users @ items[in_chunks:].T], 1)
-    event, place = (chunks[rows] == columns[:, None] // CHUNK).nonzero(as_tuple=True)
-    scores[rows[event], place * CHUNK + columns[event] % CHUNK] = -torch.inf
-    last = columns >= in_chunks
-    scores[rows[last], k * CHUNK + columns[last] - in_chunks] = -torch.inf
+    scores[_places(chunks, rows, columns, in_chunks)] = -torch.inf
     best, places = scores.topk(k, dim=1)
     return best, _columns(chunks, in_chunks, n).gather(1, places)
+
+
+def _places(chunks: Tensor, rows: Tensor, columns: Tensor, in_chunks: int) -> tuple[Tensor, Tensor]:
+    """Rows and places within `_columns` of the columns that are there."""
+    k, rest = chunks.shape[1], in_chunks // CHUNK
+    order = torch.full((len(chunks), rest + 1), -1, dtype=torch.int32, device=chunks.device)
+    order.scatter_(1, chunks, torch.arange(k, dtype=torch.int32, device=chunks.device).expand_as(chunks))
+    order[:, rest] = k
+    place = order[rows, columns // CHUNK]
+    found = place >= 0
+    return rows[found], place[found] * CHUNK + columns[found] % CHUNK
 
 
 def _columns(chunks: Tensor, in_chunks: int, n: int) -> Tensor:

@@ -98,7 +98,7 @@ class ScoresByVectors:
 
     def in_tiles(self, k: int) -> bool:
         """Whether `best` is worth its while; a GPU's memory is as fast as its products."""
-        return not self._items.is_cuda and len(self._items) >= LEAST_PRODUCTS * k
+        return not self._items.is_cuda and 0 < LEAST_PRODUCTS * k <= len(self._items)
 
     def best(self, rows: Int64, seen: Sequences | None, k: int) -> tuple[Tensor, Tensor]:
         """Scores and indices (B, k) of the best items, best first; −inf where there are fewer.

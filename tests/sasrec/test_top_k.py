@@ -72,7 +72,8 @@ def test_of_very_many_items_the_best_are_those_of_all_scores() -> None:
         np.concatenate([[0], lengths.cumsum()]), seen, np.ones(len(seen), np.float32)
     )
     silent = torch.arange(users) % 7 == 3
-    score = ScoresByVectors(torch.randn(users, 8).abs(), torch.randn(items + 1, 8), silent)
+    of_users, of_items = (random.standard_normal((n, 8)).astype(np.float32) for n in (users, items + 1))
+    score = ScoresByVectors(torch.from_numpy(abs(of_users)), torch.from_numpy(of_items), silent)
     score._items[0] = 9.0  # padding would be everybody's best
     assert score.in_tiles(k)
     for left_out in (histories, None):

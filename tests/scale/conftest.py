@@ -81,7 +81,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, interactions: Path, nodes: N
 @pytest.fixture(scope="session")
 def by_ray(nodes: Nodes) -> dict[str, Any]:
     """Settings of a night on the cluster."""
-    return {"engine": "ray", "ray.address": nodes.address, "ray.workers": 2, "ray.wait_minutes": 3}
+    return {"engine": "ray", "ray.address": nodes.address, "ray.workers": 2, "ray.wait_minutes": 4}
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from ray_apart import NodesApart, ray_apart
-from ray_faults import Faults
+from ray_apart import Apart, NodesApart, ray_apart
+from ray_faults import LIMIT, Faults, Hangs
 from ray_running import Running
 
 from sasrec_tasks.artifacts import RunStore
@@ -53,6 +54,18 @@ def test_the_whole_pipeline(local: RunStore, again: Again, by_nodes_apart: dict[
     assert len(rows(store)) == len(rows(local))
 
 
+def at_work(apart: NodesApart, running: Running) -> Apart | None:
+    """A node that works, or none if the task ends before."""
+    deadline = time.monotonic() + LIMIT
+    while running.thread.is_alive():
+        if node := next((node for node in apart.alive() if node.works()), None):
+            return node
+        if time.monotonic() > deadline:
+            raise Hangs(f"{running.task}: nobody works")
+        time.sleep(0.02)
+    return None
+
+
 @pytest.mark.parametrize("task", ["evaluate", "export"])
 def test_a_node_that_is_cut_off(
     local: RunStore,
@@ -66,8 +79,9 @@ def test_a_node_that_is_cut_off(
     store = again(task, **by_nodes_apart)
     running = Running(store, task)
     running.wait_for(f"{FOLDER}/{task}-*/0*.parquet")
-    node = next((node for node in apart.alive() if node.works()), None)
+    node = at_work(apart, running)
     if node is None:
+        assert running.ended() is None
         pytest.skip("the task was over before a node was found at work")
     node.cut()
     try:

@@ -33,8 +33,10 @@ def test_a_node_that_comes_is_used(
         text=True,
     )
     try:
-        wait_for(store, f"{FOLDER}/slow-*/0*.parquet", runs(process))
-        nodes.add()
+        try:
+            wait_for(store, f"{FOLDER}/slow-*/0*.parquet", runs(process))
+        finally:
+            nodes.add()
         _, said = process.communicate(timeout=LIMIT)
     finally:
         process.kill()
