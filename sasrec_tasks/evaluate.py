@@ -39,6 +39,9 @@ from sasrec_tasks.sasrec.sequences import PADDING, HeldOut
 
 log = logging.getLogger(__name__)
 
+COUNTS = "counts"
+"""Name of the part from which a cluster has `Measuring.counts`."""
+
 
 def run(store: RunStore, settings: Settings) -> Summary:
     """Write `metrics.json`, `ranks.parquet` (a row per evaluated user), and the model card (.json, .md).
@@ -66,6 +69,7 @@ def _evaluate(store: RunStore, settings: Settings, cluster: Cluster | None, fold
     measuring = Measuring(store, trained.here(settings))
     data, test, negatives, popular = measuring.data, measuring.test, measuring.negatives, measuring.popular
     if cluster:
+        cluster.shards.write(COUNTS, measuring.counts())
         cluster.made()
         measured = from_tables(cluster.parts())
     else:

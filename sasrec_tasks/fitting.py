@@ -189,10 +189,13 @@ def _end(result: FitResult, config: FitConfig) -> str:
     return "; ".join(told)
 
 
-def check_memory(task: str, data: Interactions, settings: Settings) -> None:
+def check_memory(task: str, data: Interactions, settings: Settings, workers: int = 1) -> None:
     """Say what a training will need, and refuse what can't fit: the system would kill it, in its midst.
 
     On a cluster each worker looks at the machine that it is on.
+
+    Args:
+        workers: processes that share the events.
 
     Raises:
         BadSettings: the machine, its container or the GPU does not have as much.
@@ -202,7 +205,7 @@ def check_memory(task: str, data: Interactions, settings: Settings) -> None:
     need = training_footprint(
         sizes(data.num_items, settings),
         fit_config(data.num_items, settings),
-        int(data.events.lengths.sum()),
+        int(data.events.lengths.sum()) // workers,
         on_gpu=device.type == "cuda",
     )
     if device.type == "cuda":

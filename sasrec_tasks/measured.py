@@ -46,15 +46,26 @@ class Measured:
 
 
 class Measuring:
-    """The scorers, and the items they meet."""
+    """The scorers, and the items they meet.
 
-    def __init__(self, store: RunStore, settings: Settings) -> None:
+    Args:
+        counted: `counts` of another process, instead of counting again.
+    """
+
+    def __init__(self, store: RunStore, settings: Settings, counted: pa.Table | None = None) -> None:
         self.data = contents.interactions(store, settings)
         self.test = test_users(self.data, settings)
         self.negatives = unseen_items(self.data, self.test, settings)
-        self.popular, self.recent = popularity(self.data, settings)
+        if counted is None:
+            self.popular, self.recent = popularity(self.data, settings)
+        else:
+            self.popular, self.recent = (counted[name].to_numpy() for name in BASELINES)
         self._model = trained.model(store, settings)
         self._settings = settings
+
+    def counts(self) -> pa.Table:
+        """What the baselines score by, a row per item, padding first."""
+        return pa.table(dict(zip(BASELINES, (self.popular, self.recent), strict=True)))
 
     def part(self, users: range, done: Done = lambda scorers, name: None) -> dict[str, Measured]:
         """Scorer → what it makes of some consecutive test users.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sasrec_tasks.sasrec import ranking
 from sasrec_tasks.sasrec.metrics import Float64, Ranks, bootstrap, interval, per_user
 from sasrec_tasks.sasrec.ranking import Placed
 from sasrec_tasks.sasrec.scoring import Scorer
-from sasrec_tasks.sasrec.sequences import Float32, HeldOut, Int64
+from sasrec_tasks.sasrec.sequences import COUNTED_USERS, Float32, HeldOut, Int64, row_blocks
 from sasrec_tasks.sasrec.unseen import sample_unseen
 
 PROTOCOLS = ("sampled", "full", "full_with_seen")
@@ -41,21 +42,34 @@ def unseen_items(data: Interactions, test: HeldOut, settings: Settings) -> npt.N
 
 
 def popularity(data: Interactions, settings: Settings) -> tuple[Float32, Float32]:
-    """Training events per item, all of them and the newest: (num_items + 1,) each."""
-    events = training_events(data, settings)
-    counts = np.bincount(data.events.items[events], minlength=data.num_items + 1)
-    times = data.timestamps[events]
-    since = np.quantile(times, 1 - settings.evaluate.recent_share, method="lower")
-    recent = np.bincount(data.events.items[events[times >= since]], minlength=data.num_items + 1)
+    """Training events per item, all of them and the newest: (num_items + 1,) each.
+
+    Some users are looked at at a time; of each event its timestamp is held.
+    """
+    counts, recent = np.zeros((2, data.num_items + 1), np.int64)
+    times = np.empty(int(data.split.train.lengths.sum()), np.int64)
+    if not len(times):
+        return counts.astype(np.float32), recent.astype(np.float32)
+    filled = 0
+    for events in _training_events(data, settings):
+        counts += np.bincount(data.events.items[events], minlength=len(counts))
+        times[filled : filled + len(events)] = data.timestamps[events]
+        filled += len(events)
+    oldest = int((len(times) - 1) * (1 - settings.evaluate.recent_share))
+    times.partition(oldest)
+    for events in _training_events(data, settings):
+        newest = events[data.timestamps[events] >= times[oldest]]
+        recent += np.bincount(data.events.items[newest], minlength=len(recent))
     return counts.astype(np.float32), recent.astype(np.float32)
 
 
-def training_events(data: Interactions, settings: Settings) -> Int64:
-    """Positions, into the arrays of all events, of those that are trained on."""
-    if settings.split.min_outcome is None:
-        return data.split.train.flat()[2]
-    kept = np.flatnonzero(data.events.outcomes >= settings.split.min_outcome)
-    return kept[data.split.train.flat()[2]]
+def _training_events(data: Interactions, settings: Settings) -> Iterator[Int64]:
+    """Positions, into the arrays of all events, of those that are trained on, some users at a time."""
+    least, train = settings.split.min_outcome, data.split.train
+    kept = None if least is None else np.flatnonzero(data.events.outcomes >= least)
+    for users in row_blocks(len(train), COUNTED_USERS):
+        positions = train.select(users).flat()[2]
+        yield positions if kept is None else kept[positions]
 
 
 def rank(scorer: Scorer, test: HeldOut, negatives: npt.NDArray[np.int64]) -> dict[str, Ranks]:

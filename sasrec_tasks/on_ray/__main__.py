@@ -11,6 +11,8 @@ os.environ["RAY_DEDUP_LOGS"] = "0"  # read when Ray is imported: each line is to
 # A node that has just been lost counts as there for some seconds: workers are waited for on it for so long.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
 
+from ray.data.exceptions import ExecutionTimeoutError
+
 from sasrec_tasks import __version__, errors, shards
 from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.errors import BadSettings
@@ -40,6 +42,10 @@ def main(run: str, task: str, fingerprint: str, version: str) -> int:
         log.exception("%s: failed", task)
         told = parts.failure()  # by a worker, that it may not have reached this process
         error = told or cause(raised)
+        if isinstance(error, ExecutionTimeoutError):  # whose advice is for who writes such jobs
+            error = OSError(
+                f"{task}: nothing came of the work for ray.wait_minutes: raise it, or look at the nodes"
+            )
         if not told:
             parts.fail(error)
         return errors.exit_status(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sasrec_tasks import contents
 from sasrec_tasks.config import Settings
+from sasrec_tasks.evaluate import COUNTS
 from sasrec_tasks.measured import Measuring, as_table
 from sasrec_tasks.measures import test_users
 from sasrec_tasks.on_ray import parts
@@ -19,5 +20,5 @@ def run(shards: Shards, settings: Settings) -> None:
 
 
 def _maker(shards: Shards, settings: Settings) -> parts.Make:
-    measuring = Measuring(shards.store, settings)
+    measuring = Measuring(shards.store, settings, shards.read(COUNTS))
     return lambda users: as_table(measuring.part(users))

@@ -95,7 +95,7 @@ def _worker(config: dict[str, Any]) -> None:
         return
     log.info("%s: %d workers", task, group.size)
     try:
-        check_memory(task, contents.interactions(store, settings), settings)
+        check_memory(task, contents.interactions(store, settings), settings, workers=group.size)
         training = importlib.import_module(f"sasrec_tasks.on_ray.{task}").prepared(shards, settings)
         result = fitted(store, task, training, group)
     except (OSError, RuntimeError):  # as where another worker is gone: all are started anew

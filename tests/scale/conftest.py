@@ -39,7 +39,7 @@ def faults() -> Iterator[Faults]:
 @pytest.fixture(scope="session")
 def nodes() -> Iterator[Nodes]:
     pytest.importorskip("ray", reason="needs Ray: pip install 'sasrec-tasks[ray]'")
-    with ray_cluster(workers=2) as made:
+    with ray_cluster(workers=3) as made:
         yield made
 
 
@@ -81,7 +81,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, interactions: Path, nodes: N
 @pytest.fixture(scope="session")
 def by_ray(nodes: Nodes) -> dict[str, Any]:
     """Settings of a night on the cluster."""
-    return {"engine": "ray", "ray.address": nodes.address, "ray.workers": 2, "ray.wait_minutes": 4}
+    return {"engine": "ray", "ray.address": nodes.address, "ray.workers": 3, "ray.wait_minutes": 4}
 
 
 @pytest.fixture(scope="session")

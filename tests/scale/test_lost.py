@@ -190,17 +190,17 @@ def test_a_cluster_without_room_is_not_waited_for_for_ever(
 ) -> None:
     store = again("evaluate", **{**by_ray, "ray.cpus_per_worker": 64, "ray.wait_minutes": 0.1})
     with faults.tried("no node has room", "evaluate", "told"):
-        ended_with(Running(store, "evaluate"), r"one worker needs \(CPU 64\).*it has CPU 2")
+        ended_with(Running(store, "evaluate"), r"one worker needs \(CPU 64\).*it has CPU 3")
 
 
 OCCUPIED = """
 import sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False)
-others = [ray.remote(num_cpus=1)(type("Other", (), {"here": lambda self: True})).remote() for _ in range(2)]
+others = [ray.remote(num_cpus=1)(type("Other", (), {"here": lambda self: True})).remote() for _ in range(3)]
 print(ray.get([each.here.remote() for each in others]), flush=True)
 sys.stdin.read()
 """
-"""Holds the cores of both nodes until its standard input is closed."""
+"""Holds the cores of all nodes until its standard input is closed."""
 
 
 def test_a_training_does_not_wait_for_ever_for_what_others_hold(
