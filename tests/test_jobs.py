@@ -79,3 +79,21 @@ def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
         settings = from_names({"engine": "ray", "ray.address": address})
         with pytest.raises(OSError, match=r"no job server answers there: .*timed out"):
             jobs.done(Shards(RunStore(str(tmp_path)), "export", "fingerprint"), settings)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("INFO|train: 3 workers", ("INFO", "train: 3 workers")),
+        ("\x1b[36m(RayTrainWorker pid=7, ip=10.0.0.2)\x1b[0m WARNING|a | b", ("WARNING", "a | b")),
+        ("2026-01-01 INFO something of Ray's", ("DEBUG", "ray: 2026-01-01 INFO something of Ray's")),
+        ("LOUD|no level", ("DEBUG", "ray: LOUD|no level")),
+        ("  ", None),
+    ],
+)
+def test_what_a_job_says_is_said_by_the_task(
+    caplog: pytest.LogCaptureFixture, line: str, told: tuple[str, str] | None
+) -> None:
+    with caplog.at_level("DEBUG"):
+        jobs._say(line)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == ([told] if told else [])

@@ -65,7 +65,7 @@ def scale_faults(folder: Path = RESULTS) -> str:
     told = (
         f"Of one whole run of `make test-scale`, {report['date']}, on {report['cores']} cores: "
         f"{report['faults_tried']} faults, {report['ended_equal']} ended with the equal result, "
-        f"{report['ended_told']} with the error that they should, {report['hangs']} hung."
+        f"{report['ended_told']} as they should, {report['hangs']} hung."
     )
     return table(["what is done", "in", "times", "ended", "after at most, s"], rows) + "\n\n" + told
 
@@ -124,7 +124,7 @@ def rates(folder: Path = RESULTS) -> str:
         [
             f"`{task}`",
             f"{in_seconds(of.a_second(task, amount) / 1e6)} million {what}",
-            f"{in_seconds(of.left(task) / parts)} {a_part}",
+            "" if task == "validate" else f"{in_seconds(of.left(task) / parts)} {a_part}",
         ]
         for task, (amount, what, parts, a_part) in work.items()
     ]
@@ -160,6 +160,7 @@ def forecast(folder: Path = RESULTS) -> str:
     stored = [
         of.left("ingest") / of.events * events
         + of.left("split") / of.events * events
+        + of.left("train")
         + of.left("export") / of.users * users
         for users, events in NIGHTS
     ]

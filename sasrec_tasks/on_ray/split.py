@@ -23,6 +23,7 @@ from sasrec_tasks.artifacts import RunStore
 from sasrec_tasks.config import Settings, Split
 from sasrec_tasks.contents import ARRAYS, COLUMNS, REJECTED, SNAPSHOT
 from sasrec_tasks.on_ray import cluster
+from sasrec_tasks.progress import bar
 from sasrec_tasks.shards import Shards
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,11 @@ def run(shards: Shards, settings: Settings) -> None:
             **options,
         )
     )
-    repeats = {row["range"]: row["repeats"] for row in done.iter_rows()}
+    repeats = {}
+    with bar("split", len(bounds) + 1, "ranges of users") as advance:
+        for row in done.iter_rows():
+            repeats[row["range"]] = row["repeats"]
+            advance(len(repeats))
     for number in set(range(len(bounds) + 1)) - set(
         repeats
     ):  # ids between two that were looked at, all rejected

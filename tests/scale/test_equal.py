@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,10 +58,14 @@ def test_the_same_weights_give_the_same_metrics_and_the_same_table(
     assert not list(Path(store.root, FOLDER).glob("*"))
 
 
-def test_training_together_is_as_good(local: RunStore, again: Again, by_ray: dict[str, Any]) -> None:
-    """Dropout is drawn otherwise by several, so that weights differ as by another seed."""
+def test_training_together_is_as_good(
+    local: RunStore, again: Again, by_ray: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Dropout is drawn otherwise by several, so that weights differ as by another seed. The task says what they say."""
     store = again("train", **by_ray)
-    run_task("train", store.uri)
+    with caplog.at_level(logging.INFO):
+        run_task("train", store.uri)
+    assert [n for n in (1, 2, 3) if f"train: epoch {n}: loss " not in caplog.text] == []
     here, there = (pq.read_table(Path(each.root, "train", "history.parquet")) for each in (local, store))
     assert here["epoch"].equals(there["epoch"])
     np.testing.assert_allclose(here["loss"].to_numpy(), there["loss"].to_numpy(), rtol=0.03)
