@@ -79,3 +79,40 @@ def test_a_part_is_neither_all_nor_more_than_some_minutes(users: int, items: int
     size = parts.users_of_part(users, items)
     assert 1 <= size <= max(1, -(-users // parts.PARTS))
     assert size == 1 or size * items <= parts.MOST_SCORES
+
+
+@pytest.mark.parametrize("stuck", [0, 1, 4])
+def test_work_that_is_stuck_is_begun_anew(stuck: int) -> None:
+    from ray.data import DataContext
+    from ray.data.exceptions import ExecutionTimeoutError
+
+    from sasrec_tasks import config
+    from sasrec_tasks.on_ray import cluster
+
+    limits = []
+
+    def work() -> str:
+        limits.append(DataContext.get_current().execution_no_progress_timeout_s)
+        if len(limits) <= stuck:
+            raise ExecutionTimeoutError("nothing moves")
+        return "done"
+
+    assert cluster.unless_stuck(config.Ray(wait_minutes=10), work) == "done"
+    assert limits == [120.0] * (stuck + 1)
+
+
+def test_work_that_is_always_stuck_is_not_begun_for_ever() -> None:
+    from ray.data.exceptions import ExecutionTimeoutError
+
+    from sasrec_tasks import config
+    from sasrec_tasks.on_ray import cluster
+
+    tries = []
+
+    def work() -> None:
+        tries.append(1)
+        raise ExecutionTimeoutError("nothing moves")
+
+    with pytest.raises(ExecutionTimeoutError):
+        cluster.unless_stuck(config.Ray(wait_minutes=10), work)
+    assert len(tries) == cluster.TRIES

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.data
 from pydantic import ByteSize, TypeAdapter
 from ray.autoscaler.sdk import request_resources
+from ray.data.exceptions import ExecutionTimeoutError
 
 from sasrec_tasks import config
 
@@ -23,6 +24,11 @@ GONE = 75
 """Exit status of a job that has waited too long (EX_TEMPFAIL)."""
 
 SECONDS_BETWEEN_LOOKS = 5.0
+
+TRIES = 5
+"""Within `ray.wait_minutes`, of work that may get stuck."""
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -91,6 +97,27 @@ def limit_data(settings: config.Ray) -> None:
     )
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = 60 * settings.wait_minutes
+
+
+def unless_stuck(settings: config.Ray, work: Callable[[], T]) -> T:
+    """What work of Ray Data returns; it is begun anew where none of its rows moves for a fifth of `ray.wait_minutes`.
+
+    After a node was lost, Ray may wait for a block that went with it, and that nobody makes again.
+
+    Args:
+        work: of pieces that take seconds each; it makes its datasets itself.
+
+    Raises:
+        ExecutionTimeoutError: none has moved at the fifth time either.
+    """
+    seconds = 60 * settings.wait_minutes / TRIES
+    ray.data.DataContext.get_current().execution_no_progress_timeout_s = seconds
+    for tried in range(1, TRIES):
+        try:
+            return work()
+        except ExecutionTimeoutError:
+            log.warning("nothing has moved for %.0f s: beginning anew, %d of %d", seconds, tried, TRIES - 1)
+    return work()
 
 
 def resources(settings: config.Ray, *, gpus: bool = True) -> dict[str, float]:

@@ -56,24 +56,47 @@ def run(shards: Shards, settings: Settings) -> None:
     snapshot = _opened(store, "ingest", SNAPSHOT)
     groups, rows = snapshot.num_row_groups, snapshot.metadata.num_rows
     cluster.limit_data(settings.ray)
-    options = cluster.options(settings.ray, gpus=False)
     if not (shards.has(ITEMS) and shards.has(RANGES)):
         ranges = max(LEAST_RANGES, -(-rows // EVENTS_OF_RANGE))
         every = max(rows // (ranges * SAMPLED_PER_RANGE), 1)
-        seen = _shared(groups, SHARES_OF_WORKER * settings.ray.workers).map_batches(
-            partial(_surveyed, run=store.uri, every=every), batch_size=1, batch_format="pyarrow", **options
+        catalogue, sample = cluster.unless_stuck(
+            settings.ray, lambda: _survey(store, settings, groups, every)
         )
-        catalogue, sample = _together(seen.iter_batches(batch_size=None, batch_format="pyarrow"))
         shards.write(ITEMS, _numbered(catalogue, split))
         shards.write(RANGES, _last_of_ranges(sample, ranges))
-    items = shards.read(ITEMS)
+    items = shards.read(ITEMS)["ITEM_ID"].combine_chunks()
     bounds = shards.read(RANGES)["USER_ID"].to_pylist()
     log.info("split: %s items, %d ranges of users", f"{len(items):,}", len(bounds) + 1)
-    known = ray.put(items["ITEM_ID"].combine_chunks())
+    pieces = max(-(-rows // EVENTS_OF_RANGE), SHARES_OF_WORKER * settings.ray.workers)
+    repeats = cluster.unless_stuck(
+        settings.ray, lambda: _sort(shards, settings, _shared(groups, pieces), items, bounds)
+    )
+    for number in set(range(len(bounds) + 1)) - set(repeats):  # between two ids, all rejected
+        shards.write(number, _by_user(NOBODY, []))
+    shards.finish(
+        len(bounds) + 1, named=[f"{ITEMS}.parquet", f"{RANGES}.parquet"], repeats=sum(repeats.values())
+    )
+
+
+def _survey(store: RunStore, settings: Settings, groups: int, every: int) -> tuple[pa.Table, pa.Table]:
+    """Counts of the items, and one USER_ID in `every`."""
+    seen = _shared(groups, SHARES_OF_WORKER * settings.ray.workers).map_batches(
+        partial(_surveyed, run=store.uri, every=every),
+        batch_size=1,
+        batch_format="pyarrow",
+        **cluster.options(settings.ray, gpus=False),
+    )
+    return _together(seen.iter_batches(batch_size=None, batch_format="pyarrow"))
+
+
+def _sort(
+    shards: Shards, settings: Settings, shares: ray.data.Dataset, items: pa.Array, bounds: list[str]
+) -> dict[int, int]:
+    """Write the parts of all ranges that have users; how many repeats each has left out."""
+    options = cluster.options(settings.ray, gpus=False)
     done = (
-        _shared(groups, max(-(-rows // EVENTS_OF_RANGE), SHARES_OF_WORKER * settings.ray.workers))
-        .map_batches(
-            partial(_ranged, run=store.uri, items=known, bounds=bounds),
+        shares.map_batches(
+            partial(_ranged, run=shards.store.uri, items=ray.put(items), bounds=bounds),
             batch_size=1,
             batch_format="pyarrow",
             **options,
@@ -83,7 +106,7 @@ def run(shards: Shards, settings: Settings) -> None:
             partial(
                 _sorted,
                 num_items=len(items),
-                split=split,
+                split=settings.split,
                 threads=max(int(settings.ray.cpus_per_worker), 1),
                 key=_key(shards),
             ),
@@ -96,13 +119,7 @@ def run(shards: Shards, settings: Settings) -> None:
         for row in done.iter_rows():
             repeats[row["range"]] = row["repeats"]
             advance(len(repeats))
-    for number in set(range(len(bounds) + 1)) - set(
-        repeats
-    ):  # ids between two that were looked at, all rejected
-        shards.write(number, _by_user(NOBODY, []))
-    shards.finish(
-        len(bounds) + 1, named=[f"{ITEMS}.parquet", f"{RANGES}.parquet"], repeats=sum(repeats.values())
-    )
+    return repeats
 
 
 def _key(shards: Shards) -> tuple[str, str, str]:
