@@ -26,13 +26,25 @@ def wait_for(store: RunStore, pattern: str, is_at_work: Callable[[], bool]) -> N
         time.sleep(0.02)
 
 
+NO_WORK = (
+    "IDLE",
+    "_",
+    "DashboardAgent",
+    "RuntimeEnvAgent",
+    "JobSupervisor",
+    "PlacementGroup",
+    "TrainController",
+)
+"""How names of Ray's processes begin, behind `ray::`, which do nothing of a task's work."""
+
+
 def works(pid: int) -> bool:
     """Whether a node's process has given another one something to do."""
     with suppress(psutil.NoSuchProcess):
         for child in psutil.Process(pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 name = " ".join(child.cmdline())
-                if name.startswith("ray::") and not name.startswith("ray::IDLE"):
+                if name.startswith("ray::") and not name.removeprefix("ray::").startswith(NO_WORK):
                     return True
     return False
 
