@@ -64,7 +64,7 @@ def test_parts_are_removed_when_the_task_has_ended_well(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="later"):
         once(fails_with(parts))
     assert parts[0].finished()
-    assert once(works) == {"parts": 0}
+    assert once(works) == {"parts": 0, "named": []}
     assert parts[0].finished() is None
 
 
