@@ -46,13 +46,13 @@ def popularity(data: Interactions, settings: Settings) -> tuple[Float32, Float32
 
     Some users are looked at at a time; of each event its timestamp is held.
     """
-    counts, recent = np.zeros((2, data.num_items + 1), np.int64)
+    counts = data.split.train.item_counts(data.num_items)
+    recent = np.zeros_like(counts)
     times = np.empty(int(data.split.train.lengths.sum()), np.int64)
     if not len(times):
         return counts.astype(np.float32), recent.astype(np.float32)
     filled = 0
     for events in _training_events(data, settings):
-        counts += np.bincount(data.events.items[events], minlength=len(counts))
         times[filled : filled + len(events)] = data.timestamps[events]
         filled += len(events)
     oldest = int((len(times) - 1) * (1 - settings.evaluate.recent_share))

@@ -106,9 +106,8 @@ class Sequences:
     def item_counts(self, num_items: int) -> Int64:
         """Events of each item, (num_items + 1,); the first is of padding, 0."""
         counts = np.zeros(num_items + 1, dtype=np.int64)
-        for users in row_blocks(
-            len(self), COUNTED_USERS
-        ):  # places of all events at once are ten times the items
+        # (Where all events are would take ten times as much memory as their items.)
+        for users in row_blocks(len(self), COUNTED_USERS):
             some = self.select(users)
             counts += np.bincount(some.items[some.flat()[2]], minlength=num_items + 1)
         return counts
